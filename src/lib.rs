@@ -1,0 +1,28 @@
+//! QLoRA fine-tuning of Llama-family models in the ecosystem's own file formats.
+//!
+//! Modules are listed from the bottom up; a module uses only what stands above it in this list.
+
+pub mod device;
+pub mod error;
+pub mod quant;
+
+pub mod ops;
+
+pub mod lora;
+
+pub mod model;
+
+pub mod data;
+
+pub mod train;
+
+pub mod generate;
+
+pub mod evaluate;
+
+pub mod hub;
+
+pub mod show;
+
+pub use candle_core;
+pub use error::{Error, Result};
