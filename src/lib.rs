@@ -2,8 +2,12 @@
 //!
 //! Modules are listed from the bottom up; a module uses only what stands above it in this list.
 
-pub mod device;
 pub mod error;
+
+pub mod files;
+
+pub mod device;
+
 pub mod quant;
 
 pub mod ops;

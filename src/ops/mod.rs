@@ -1,1 +1,14 @@
 //! The six training operations.
+
+mod cpu;
+pub(crate) mod mmap;
+
+pub mod attention;
+pub mod dropout;
+pub mod graph;
+pub mod linear_cross_entropy;
+pub mod qlora_linear;
+pub mod rms_norm;
+pub mod rope;
+pub mod swiglu;
+pub mod weight;

@@ -1,0 +1,200 @@
+//! `ops::linear_cross_entropy` on the CPU in f32; the mathematics stand there.
+//!
+//! The rows are shared out among the threads. Each task goes over the vocabulary in panels and keeps, for each of its
+//! rows, the largest logit so far, the sum of the exponentials below it, and the same sum weighted with W's rows, which
+//! becomes the gradient:
+//!
+//! ```text
+//! m' = max(m, max of the panel)      z' = z·e^(m-m') + Σ_v e^(l_v-m')      d' = d·e^(m-m') + Σ_v e^(l_v-m')·W_v
+//! ```
+//!
+//! A panel of W is read from memory once and used twice while it is in the cache, and no more logits exist than a
+//! panel's. The head's gradient needs final probabilities, so it goes over the panels a second time.
+
+use crate::error::Result;
+use crate::ops::cpu::exp::exp;
+use crate::ops::cpu::gemm::{Mat, MatMut, Old, Threads, gemm};
+use crate::ops::cpu::simd::vectorized;
+use crate::ops::cpu::{scratch, slice};
+use crate::ops::linear_cross_entropy::{IGNORE_INDEX, Output, Wants};
+use candle_core::{Device, Tensor};
+use rayon::prelude::*;
+
+/// Rows of W at a time.
+const PANEL: usize = 512;
+/// Rows of h that a task takes at most; with a panel, 512 KB of logits.
+const ROWS: usize = 256;
+
+type Gradients = (Output, Option<Tensor>, Option<Tensor>);
+
+/// The loss and the gradients for h and W, or `None` where this form does not apply.
+pub(crate) fn forward(h: &Tensor, w: &Tensor, targets: &[u32], wants: Wants) -> Result<Option<Gradients>> {
+    let (&[t, hidden], &[vocab, _]) = (h.dims(), w.dims()) else { return Ok(None) };
+    let (Some(h), Some(w)) = (slice::of::<f32>(h), slice::of::<f32>(w)) else { return Ok(None) };
+    let trained = (0..t).filter(|&t| targets[t] != IGNORE_INDEX).collect::<Vec<_>>();
+    let ids = trained.iter().map(|&t| targets[t] as usize).collect::<Vec<_>>();
+    let gathered = trained.iter().flat_map(|&t| &h[t * hidden..][..hidden]).copied().collect::<Vec<f32>>();
+    let head = Head { w: &w, hidden };
+
+    // Every thread gets the same number of tasks, all of about the same number of rows.
+    let threads = rayon::current_num_threads();
+    let rounds = trained.len().div_ceil(threads * ROWS).max(1);
+    let rows = trained.len().div_ceil(threads * rounds).max(1);
+    let mut dh = vec![0f32; if wants == Wants::Loss { 0 } else { gathered.len() }];
+    let mut normalizers = vec![Normalizer::default(); ids.len()];
+    let mut no_dh = vec![(); ids.len().div_ceil(rows)];
+    let tasks = gathered.par_chunks(rows * hidden).zip(ids.par_chunks(rows)).zip(normalizers.par_chunks_mut(rows));
+    let losses: Vec<f64> = if wants == Wants::Loss {
+        let tasks = tasks.zip(no_dh.par_iter_mut());
+        tasks.map(|(((h, ids), normalizers), _)| head.rows(h, ids, normalizers, None)).collect()
+    } else {
+        let tasks = tasks.zip(dh.par_chunks_mut(rows * hidden));
+        tasks.map(|(((h, ids), normalizers), dh)| head.rows(h, ids, normalizers, Some(dh))).collect()
+    };
+    let output = Output { loss_sum: losses.iter().sum(), count: ids.len() };
+    if wants == Wants::Loss {
+        return Ok(Some((output, None, None)));
+    }
+
+    let mut scattered = vec![0f32; t * hidden];
+    for (&t, dh) in trained.iter().zip(dh.chunks_exact(hidden)) {
+        scattered[t * hidden..][..hidden].copy_from_slice(dh);
+    }
+    let dh = Tensor::from_vec(scattered, (t, hidden), &Device::Cpu)?;
+    let mut dw = None;
+    if wants == Wants::HiddenAndHeadGradient {
+        let values = head.weight_gradient(&gathered, &ids, &normalizers, vocab);
+        dw = Some(Tensor::from_vec(values, (vocab, hidden), &Device::Cpu)?);
+    }
+    Ok(Some((output, Some(dh), dw)))
+}
+
+/// What turns a row's logits into probabilities: `exp(l - max) / sum`.
+#[derive(Clone, Copy)]
+struct Normalizer {
+    max: f32,
+    sum: f64,
+}
+
+impl Default for Normalizer {
+    fn default() -> Self {
+        Self { max: f32::NEG_INFINITY, sum: 0. }
+    }
+}
+
+struct Head<'a> {
+    w: &'a [f32],
+    hidden: usize,
+}
+
+impl Head<'_> {
+    /// The loss of rows `h` with targets `ids`, on the calling thread; leaves their normalizers and gradients, which
+    /// start as zeros.
+    fn rows(&self, h: &[f32], ids: &[usize], normalizers: &mut [Normalizer], mut dh: Option<&mut [f32]>) -> f64 {
+        let (n, hidden) = (ids.len(), self.hidden);
+        let h = Mat::new(h, n, hidden);
+        let mut target_logits = vec![0f32; n];
+        let (mut max, mut factor, mut sum) = (vec![f32::NEG_INFINITY; n], vec![0f32; n], vec![0f32; n]);
+        scratch::with(n * PANEL, |logits| {
+            for (i, w) in self.w.chunks(PANEL * hidden).enumerate() {
+                let (first, width) = (i * PANEL, w.len() / hidden);
+                let w = Mat::new(w, width, hidden);
+                let logits = &mut logits[..width * n];
+                gemm(1., w, h.t(), MatMut::new(logits, width, n), Old::Overwrite, Threads::One);
+                for (row, id) in ids.iter().enumerate().filter(|(_, id)| (first..first + width).contains(id)) {
+                    target_logits[row] = logits[(id - first) * n + row];
+                }
+                vectorized(
+                    #[inline(always)]
+                    || exponentials(logits, &mut max, &mut factor, &mut sum),
+                );
+                for (row, normalizer) in normalizers.iter_mut().enumerate() {
+                    normalizer.sum = normalizer.sum * factor[row] as f64 + sum[row] as f64;
+                }
+                if let Some(dh) = &mut dh {
+                    for (dh, &factor) in dh.chunks_exact_mut(hidden).zip(&factor).filter(|(_, f)| **f != 1.) {
+                        dh.iter_mut().for_each(|d| *d *= factor);
+                    }
+                    let e = Mat::new(logits, width, n).t();
+                    gemm(1., e, w, MatMut::new(dh, n, hidden), Old::Add, Threads::One);
+                }
+            }
+        });
+        let mut loss = 0.;
+        for (row, normalizer) in normalizers.iter_mut().enumerate() {
+            normalizer.max = max[row];
+            loss += normalizer.sum.ln() + (max[row] as f64 - target_logits[row] as f64);
+        }
+        for ((dh, &id), normalizer) in
+            dh.into_iter().flat_map(|dh| dh.chunks_exact_mut(hidden)).zip(ids).zip(&*normalizers)
+        {
+            let (scale, w) = ((1. / normalizer.sum) as f32, &self.w[id * hidden..][..hidden]);
+            dh.iter_mut().zip(w).for_each(|(d, w)| *d = *d * scale - w);
+        }
+        loss
+    }
+
+    /// `Σ_t (p_t - onehot_t)ᵀ·h_t`, [vocab, hidden], each panel by one task.
+    fn weight_gradient(&self, h: &[f32], ids: &[usize], normalizers: &[Normalizer], vocab: usize) -> Vec<f32> {
+        let hidden = self.hidden;
+        let mut dw = vec![0f32; vocab * hidden];
+        let panels = dw.par_chunks_mut(PANEL * hidden).zip(self.w.par_chunks(PANEL * hidden)).enumerate();
+        panels.for_each(|(i, (dw, w))| {
+            let (first, width) = (i * PANEL, w.len() / hidden);
+            scratch::with(width * ROWS.min(ids.len()), |p| {
+                for ((h, ids), normalizers) in
+                    h.chunks(ROWS * hidden).zip(ids.chunks(ROWS)).zip(normalizers.chunks(ROWS))
+                {
+                    let n = ids.len();
+                    let (h, p) = (Mat::new(h, n, hidden), &mut p[..width * n]);
+                    let w = Mat::new(w, width, hidden);
+                    gemm(1., w, h.t(), MatMut::new(p, width, n), Old::Overwrite, Threads::One);
+                    vectorized(
+                        #[inline(always)]
+                        || probabilities(p, normalizers),
+                    );
+                    for (row, id) in ids.iter().enumerate().filter(|(_, id)| (first..first + width).contains(id)) {
+                        p[(id - first) * n + row] -= 1.;
+                    }
+                    let p = Mat::new(p, width, n);
+                    gemm(1., p, h, MatMut::new(dw, width, hidden), Old::Add, Threads::One);
+                }
+            });
+        });
+        dw
+    }
+}
+
+/// Takes the logits `[width, n]` of a panel to `exp(l - max)`, with `max` the new maximum of each of the n rows;
+/// `factor` is what sums under the old maximum are multiplied by, `sum` the panel's.
+#[inline(always)]
+fn exponentials(logits: &mut [f32], max: &mut [f32], factor: &mut [f32], sum: &mut [f32]) {
+    let n = max.len();
+    factor.copy_from_slice(max);
+    for logits in logits.chunks_exact(n) {
+        for i in 0..n {
+            max[i] = if logits[i] > max[i] { logits[i] } else { max[i] };
+        }
+    }
+    for i in 0..n {
+        factor[i] = exp(factor[i] - max[i]);
+        sum[i] = 0.;
+    }
+    for logits in logits.chunks_exact_mut(n) {
+        for i in 0..n {
+            let e = exp(logits[i] - max[i]);
+            logits[i] = e;
+            sum[i] += e;
+        }
+    }
+}
+
+/// Takes logits `[width, n]` to probabilities.
+#[inline(always)]
+fn probabilities(logits: &mut [f32], normalizers: &[Normalizer]) {
+    for logits in logits.chunks_exact_mut(normalizers.len()) {
+        for (l, normalizer) in logits.iter_mut().zip(normalizers) {
+            *l = exp(*l - normalizer.max) * (1. / normalizer.sum) as f32;
+        }
+    }
+}
