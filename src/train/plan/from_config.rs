@@ -1,0 +1,77 @@
+//! A plan's shape and settings from a model's config and a run's.
+
+use candle_core::{DType, Device, Tensor};
+
+use super::{Adapters, Method, Projection, Settings, Shape};
+use crate::model::Config;
+use crate::train::config::{self, RunConfig};
+use crate::train::session::compute_dtype;
+use crate::{Error, Result};
+
+impl From<&Config> for Shape {
+    fn from(config: &Config) -> Self {
+        Self {
+            layers: config.num_hidden_layers as u64,
+            hidden: config.hidden_size as u64,
+            intermediate: config.intermediate_size as u64,
+            heads: config.num_attention_heads as u64,
+            kv_heads: config.num_key_value_heads as u64,
+            head_dim: config.head_dim as u64,
+            vocab: config.vocab_size as u64,
+            tied: config.tie_word_embeddings,
+        }
+    }
+}
+
+impl Settings {
+    /// The settings of a run on `device` whose largest micro-batch has `tokens` tokens.
+    ///
+    /// Errors: [`Error::Config`] when `target_modules` names a module that the model lacks.
+    pub fn new(run: &RunConfig, model: &Config, device: &Device, tokens: usize) -> Result<Self> {
+        let adapters = || -> Result<Adapters> {
+            let matched = |p: Projection| {
+                let name = p.module_name();
+                model.module_shapes().iter().any(|m| m.name.ends_with(name) && run.lora.target_modules.matches(&m.name))
+            };
+            let targets: Vec<Projection> = Projection::ALL.into_iter().filter(|p| matched(*p)).collect();
+            if targets.is_empty() {
+                let hint = "Name modules such as `q_proj`, or \"all-linear\".";
+                return Err(Error::config("", "`target_modules` names no module of the model", hint));
+            }
+            Ok(Adapters { rank: run.lora.r as u64, targets })
+        };
+        let method = match run.method {
+            config::Method::Full => Method::Full,
+            config::Method::Lora => Method::Lora(adapters()?),
+            config::Method::Qlora => {
+                Method::Qlora { adapters: adapters()?, double_quant: run.quantization.bnb_4bit_use_double_quant }
+            }
+        };
+        Ok(Self {
+            method,
+            compute_bytes: compute_dtype(run, device).size_in_bytes() as u64,
+            tokens: tokens as u64,
+            gradient_checkpointing: run.sft.gradient_checkpointing,
+        })
+    }
+}
+
+/// Floating-point operations a second that the products of a model of this `shape` reach on `device`: measured on one,
+/// half a second long.
+///
+/// Errors: the device's.
+pub fn measured_speed(shape: &Shape, device: &Device) -> Result<f64> {
+    const ROWS: usize = 512;
+    let (hidden, inner) = (shape.hidden as usize, shape.intermediate as usize);
+    let x = Tensor::randn(0f32, 1.0, (ROWS, hidden), device)?;
+    let w = Tensor::randn(0f32, 1.0, (hidden, inner), device)?;
+    let product = || -> Result<f32> { Ok(x.matmul(&w)?.max_all()?.to_dtype(DType::F32)?.to_scalar()?) };
+    product()?;
+    let started = std::time::Instant::now();
+    let mut products = 0;
+    while started.elapsed().as_secs_f64() < 0.5 {
+        product()?;
+        products += 1;
+    }
+    Ok((products * 2 * ROWS * hidden * inner) as f64 / started.elapsed().as_secs_f64())
+}

@@ -1,0 +1,181 @@
+//! What a run needs before its first step: the model loaded, the data tokenized and laid out in rows.
+
+use super::config::{ComputeDtype, Method, Resume, RunConfig};
+use super::observer::{Event, Observer};
+use crate::data::{self, Example, Report, Template, TokenizeOptions};
+use crate::lora::{Adapter, peft};
+use crate::model::{self, Batch, Decoder, LoadOptions, Pretrained, Quantization};
+use crate::{Error, Result};
+use candle_core::{DType, Device};
+use std::path::Path;
+
+/// Local paths of what a [`RunConfig`] names.
+#[derive(Clone, Debug)]
+pub struct Inputs<'a> {
+    pub model: &'a Path,
+    /// What the adapter's files and the card call the base model.
+    pub base_model: &'a str,
+    pub data: &'a Path,
+    pub eval_data: Option<&'a Path>,
+    pub device: Device,
+}
+
+/// A run that is ready to start.
+pub struct Session {
+    pub config: RunConfig,
+    pub pretrained: Pretrained,
+    pub decoder: Decoder,
+    /// What is trained, unless every weight is.
+    pub adapter: Option<Adapter>,
+    pub template: Template,
+    /// The one instruction of all records, where they share one.
+    pub instruction: Option<String>,
+    pub report: Report,
+    pub(super) examples: Vec<Example>,
+    /// Indices into `examples`: packs with `packing`, else one example each.
+    pub(super) rows: Vec<Vec<usize>>,
+    pub(super) eval_examples: Vec<Example>,
+}
+
+impl Session {
+    /// Loads everything; `observer` hears notes, `progress` of each loaded block.
+    ///
+    /// Errors: those of the files, the data and the settings; nothing has been written then.
+    pub fn prepare(
+        config: RunConfig,
+        inputs: &Inputs,
+        observer: &mut dyn Observer,
+        progress: impl FnMut(usize, usize),
+    ) -> Result<Self> {
+        config.validate()?;
+        let pretrained = model::open(inputs.model)?;
+        let template = Template::for_model(config.template.name(), &pretrained)?;
+        let records = data::load(inputs.data)?;
+        let eos = pretrained.eos_token_id()?;
+        let tokenize = |path: &Path, records: &[data::Record]| {
+            let options = TokenizeOptions {
+                max_length: config.sft.max_length,
+                completion_only_loss: config.sft.completion_only_loss,
+                eos_token_id: eos,
+                bos: pretrained.leading_bos(),
+            };
+            let tokenized = data::tokenize(records, &template, pretrained.tokenizer()?, &options);
+            tokenized.and_then(|t| t.check(pretrained.config.vocab_size, eos).map(|()| t)).map_err(|e| in_file(e, path))
+        };
+        let train = tokenize(inputs.data, &records)?;
+        if train.report.truncated > 0 {
+            let Report { truncated, cut_tokens, dropped, .. } = train.report;
+            let max_length = config.sft.max_length;
+            let note = format!(
+                "{truncated} examples are longer than `max_length` = {max_length} and lost {cut_tokens} tokens; \
+                 {dropped} of them had nothing left to train and were dropped"
+            );
+            observer.event(&Event::Note(&note));
+        }
+        let eval = match inputs.eval_data {
+            Some(path) => tokenize(path, &data::load(path)?)?.examples,
+            None => Vec::new(),
+        };
+        let rows = if config.sft.packing {
+            let lengths: Vec<usize> = train.examples.iter().map(|e| e.ids.len()).collect();
+            data::pack(&lengths, config.sft.max_length)
+        } else {
+            (0..train.examples.len()).map(|i| vec![i]).collect()
+        };
+        let mut decoder = model::load(&pretrained, &load_options(&config, inputs.device.clone()), progress)?;
+        let adapter = match config.method {
+            Method::Full => None,
+            Method::Lora | Method::Qlora => Some(first_adapter(&config, inputs, &decoder)?),
+        };
+        if let Some(adapter) = &adapter {
+            decoder.set_adapter(adapter, true)?;
+        }
+        let first = records.first().map(|r| r.instruction.clone());
+        let instruction = first.filter(|i| records.iter().all(|r| r.instruction == *i));
+        Ok(Self {
+            config,
+            pretrained,
+            decoder,
+            adapter,
+            template,
+            instruction,
+            report: train.report,
+            examples: train.examples,
+            rows,
+            eval_examples: eval,
+        })
+    }
+
+    /// The micro-batch of the rows with these indices.
+    pub(super) fn batch(&self, rows: &[usize]) -> Result<Batch> {
+        let examples = rows.iter().flat_map(|row| &self.rows[*row]).map(|i| &self.examples[*i]);
+        Batch::new(examples.map(|e| (e.ids.as_slice(), e.trained.as_slice())))
+    }
+
+    /// How many parameters the model has, quantized ones counted singly.
+    pub fn total_parameters(&self) -> usize {
+        let base = self.decoder.base_parameter_count();
+        base + self.adapter.as_ref().map_or(0, Adapter::parameter_count)
+    }
+}
+
+/// The device's type for activations: f32 on a CPU, where bf16 products would be widened to it anyway.
+pub(super) fn compute_dtype(config: &RunConfig, device: &Device) -> DType {
+    match config.quantization.bnb_4bit_compute_dtype {
+        // Adapters and every weight of a full fine-tune are f32 masters, and with `full` the model computes with them.
+        ComputeDtype::Bfloat16 if device.is_cuda() && config.method != Method::Full => DType::BF16,
+        _ => DType::F32,
+    }
+}
+
+fn load_options(config: &RunConfig, device: Device) -> LoadOptions {
+    let dtype = compute_dtype(config, &device);
+    let quantization = match (config.method, config.quantization.bnb_4bit_quant_type) {
+        (Method::Qlora, Some(quant_type)) => {
+            Some(Quantization { quant_type, double: config.quantization.bnb_4bit_use_double_quant })
+        }
+        _ => None,
+    };
+    LoadOptions { device, dtype, quantization, train_weights: config.method == Method::Full }
+}
+
+fn first_adapter(config: &RunConfig, inputs: &Inputs, decoder: &Decoder) -> Result<Adapter> {
+    let modules = decoder.module_shapes();
+    match &config.init_adapter {
+        Some(directory) => {
+            let mut adapter = peft::load(directory, &modules, &inputs.device)?;
+            adapter.base_model = inputs.base_model.to_string();
+            adapter.set_dropout(config.lora.lora_dropout);
+            Ok(adapter)
+        }
+        None => Adapter::init(config.lora.clone(), inputs.base_model, &modules, config.seed, &inputs.device),
+    }
+}
+
+fn in_file(error: Error, path: &Path) -> Error {
+    match error {
+        Error::Data { place, what, hint } => {
+            let file = format!("`{}`", path.display());
+            Error::Data { place: if place.is_empty() { file } else { format!("{file}, {place}") }, what, hint }
+        }
+        other => other,
+    }
+}
+
+impl RunConfig {
+    /// The checkpoint that a run of this configuration goes on from.
+    ///
+    /// Errors: [`Error::Config`] when `output_dir` holds a run and nothing says to go on from it.
+    pub(super) fn checkpoint(&self) -> Result<Option<std::path::PathBuf>> {
+        match &self.resume_from_checkpoint {
+            Some(Resume::From(path)) => Ok(Some(path.clone())),
+            Some(Resume::Auto) => Ok(super::checkpoint::newest(&self.output_dir)),
+            None if self.output_dir.join(super::metrics::METRICS_FILE).exists() => Err(Error::config(
+                "`output_dir`",
+                format!("`{}` holds a run already, which would be overwritten", self.output_dir.display()),
+                "Choose another folder, remove this one, or set `resume_from_checkpoint = \"auto\"` to go on with it.",
+            )),
+            None => Ok(None),
+        }
+    }
+}
