@@ -1,0 +1,96 @@
+//! `ferrotune eval`
+
+use std::num::NonZeroUsize;
+
+use ferrotune::data::{self, Record, TokenizeOptions};
+use ferrotune::train::evaluation::evaluation_loss;
+use ferrotune::{Error, hub};
+
+use crate::adapted::ModelArgs;
+use crate::failure::Failure;
+use crate::opened::Opened;
+use crate::{answers, interrupt, output, units};
+
+/// Score a model's answers on held-out data: exact match, valid JSON, loss
+///
+/// Answers are decoded greedily from each record's prompt and compared with its output.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  ferrotune eval --model smollm2-135m --data datasets/orders/test.jsonl --limit 100
+  ferrotune eval --adapter runs/quick-start --load-in-4bit --data datasets/orders/test.jsonl --json")]
+pub(crate) struct Args {
+    #[command(flatten)]
+    model: ModelArgs,
+
+    /// Data: a .json or .jsonl file, or a folder of them
+    #[arg(long, value_name = "D")]
+    data: String,
+
+    /// Score the first N records only
+    #[arg(long, value_name = "N")]
+    limit: Option<NonZeroUsize>,
+
+    /// Most tokens of an answer
+    #[arg(long, value_name = "N", default_value_t = 256)]
+    max_new_tokens: usize,
+
+    /// Answers decoded at a time
+    #[arg(long, value_name = "N", default_value = "16")]
+    batch_size: NonZeroUsize,
+
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(args: Args) -> Result<(), Failure> {
+    let mut records = data::load(&hub::resolve_data(&args.data)?)?;
+    if let Some(limit) = args.limit {
+        records.truncate(limit.get());
+    }
+    interrupt::listen()?;
+    let opened = args.model.open()?;
+    let config = answers::greedy(&opened.pretrained, args.max_new_tokens, args.batch_size.get());
+    let template = opened.record_template()?;
+    let mut evaluation = answers::answer(&opened.decoder, &opened.pretrained, &template, &records, &config)?;
+    if !evaluation.interrupted {
+        evaluation.scores.eval_loss = Some(loss(&opened, &records)?);
+    }
+    let scores = evaluation.scores;
+    if args.json {
+        output::json(&scores)?;
+    } else {
+        let loss = scores.eval_loss.map(|loss| format!("  eval loss {loss:.4}")).unwrap_or_default();
+        output::line(format!(
+            "exact match {}  valid JSON {}  of {} records{loss}",
+            units::percent(scores.exact_match),
+            units::percent(scores.valid_json),
+            scores.n
+        ))?;
+        for failure in evaluation.failures().take(3) {
+            output::line(format!("\nrecord {}\n  expected  {}", failure.index + 1, failure.expected.trim()))?;
+            output::line(format!("  answered  {}", failure.answer.trim()))?;
+        }
+    }
+    if evaluation.interrupted {
+        return Err(Failure::Interrupted(format!("interrupted after {} of {} records", scores.n, records.len())));
+    }
+    Ok(())
+}
+
+/// The mean loss over the tokens of the expected answers, each with its end of sequence.
+fn loss(opened: &Opened, records: &[Record]) -> Result<f64, Error> {
+    let pretrained = &opened.pretrained;
+    let eos = pretrained.eos_token_id()?;
+    let options = TokenizeOptions {
+        max_length: pretrained.config.max_position_embeddings,
+        completion_only_loss: true,
+        eos_token_id: eos,
+        bos: pretrained.leading_bos(),
+    };
+    let tokenized = data::tokenize(records, &opened.record_template()?, pretrained.tokenizer()?, &options)?;
+    tokenized.check(pretrained.config.vocab_size, eos)?;
+    let output = evaluation_loss(&opened.decoder, &tokenized.examples, 2048)?;
+    Ok(output.map_or(f64::NAN, |o| o.loss_sum / o.count.max(1) as f64))
+}

@@ -1,0 +1,175 @@
+//! A run, shown on stderr: one line that moves on a terminal, one line every `logging_steps` elsewhere.
+
+use std::io::IsTerminal;
+use std::time::Instant;
+
+use ferrotune::train::observer::{End, EvalMetrics, Event, Observer, Start, StepMetrics};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::{interrupt, output, units};
+
+/// A terminal or a log that watches a run.
+pub(crate) struct Progress {
+    /// None where stderr is no terminal.
+    bar: Option<ProgressBar>,
+    logging_steps: usize,
+    begun: Instant,
+    /// Steps that were done before this process began.
+    resumed_step: usize,
+    /// The last step; what a report of the run needs.
+    pub(crate) last: Option<StepMetrics>,
+}
+
+impl Progress {
+    pub(crate) fn new(logging_steps: usize) -> Self {
+        let bar = std::io::stderr().is_terminal().then(|| {
+            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+            bar.set_style(style("{bar:30} {msg}"));
+            bar
+        });
+        Self { bar, logging_steps, begun: Instant::now(), resumed_step: 0, last: None }
+    }
+
+    fn say(&self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.println(text),
+            None => output::status(text),
+        }
+    }
+
+    fn start(&mut self, start: &Start) {
+        self.begun = Instant::now();
+        self.resumed_step = start.resumed_step;
+        if let Some(bar) = &self.bar {
+            bar.set_length(start.total_steps as u64);
+            bar.set_position(start.resumed_step as u64);
+        }
+        self.say(&describe_start(start));
+    }
+
+    fn step(&mut self, step: &StepMetrics) {
+        let done = step.step.saturating_sub(self.resumed_step);
+        let left = self.begun.elapsed().as_secs_f64() / done as f64 * step.total_steps.saturating_sub(step.step) as f64;
+        let line = describe_step(step, left);
+        match &self.bar {
+            Some(bar) => {
+                bar.set_position(step.step as u64);
+                bar.set_message(line);
+            }
+            None if step.step.is_multiple_of(self.logging_steps) || step.step == step.total_steps => {
+                output::status(line)
+            }
+            None => {}
+        }
+        self.last = Some(step.clone());
+    }
+
+    fn end(&self, end: &End) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+        let verb = if end.interrupted { "interrupted" } else { "finished" };
+        output::status(format!(
+            "{verb} after step {}/{}: {}, {:.0} tokens/s, at most {} of memory",
+            end.step,
+            end.total_steps,
+            units::seconds(end.train_seconds),
+            end.tokens_per_second,
+            units::bytes(end.peak_rss_bytes),
+        ));
+    }
+}
+
+impl Observer for Progress {
+    fn event(&mut self, event: &Event) {
+        match event {
+            Event::Start(start) => self.start(start),
+            Event::Step(step) => self.step(step),
+            Event::Eval(eval) => self.say(&describe_eval(eval)),
+            Event::Checkpoint(path) => self.say(&format!("saved {}", path.display())),
+            Event::Note(text) => self.say(&format!("note: {text}")),
+            Event::End(end) => self.end(end),
+            _ => {}
+        }
+    }
+
+    fn cancelled(&self) -> bool {
+        interrupt::asked()
+    }
+}
+
+fn describe_start(start: &Start) -> String {
+    let resumed = match start.resumed_step {
+        0 => String::new(),
+        step => format!(", going on after step {step}"),
+    };
+    format!(
+        "training {} of {} parameters on {}: {} examples in {} rows, {} tokens an epoch, {} steps{resumed}",
+        units::count(start.trainable_parameters),
+        units::count(start.total_parameters),
+        start.device,
+        units::count(start.examples),
+        units::count(start.rows),
+        units::count(start.tokens),
+        units::count(start.total_steps),
+    )
+}
+
+fn describe_step(step: &StepMetrics, seconds_left: f64) -> String {
+    format!(
+        "step {}/{}  loss {:.4}  lr {:.2e}  {:.0} tokens/s  {} left  {}",
+        step.step,
+        step.total_steps,
+        step.loss,
+        step.learning_rate,
+        step.tokens_per_second,
+        units::seconds(seconds_left),
+        units::bytes(step.peak_rss_bytes),
+    )
+}
+
+fn describe_eval(eval: &EvalMetrics) -> String {
+    format!("step {}  eval loss {:.4}  ({})", eval.step, eval.eval_loss, units::seconds(eval.eval_seconds))
+}
+
+/// A bar for work that is counted: downloads in bytes, answers in pieces. Hidden where stderr is no terminal.
+pub(crate) fn bar(total: u64, what: &str) -> ProgressBar {
+    let target =
+        if std::io::stderr().is_terminal() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+    let bar = ProgressBar::with_draw_target(Some(total), target);
+    bar.set_style(style("{bar:30} {pos}/{len} {msg}"));
+    bar.set_message(what.to_owned());
+    bar
+}
+
+/// The style of a constant template, which the test below shows to be one.
+fn style(template: &'static str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("━╸─")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_reads_as_one_line() {
+        let step = StepMetrics {
+            step: 20,
+            total_steps: 141,
+            loss: 1.23456,
+            learning_rate: 1.98e-4,
+            tokens_per_second: 512.4,
+            peak_rss_bytes: 612_000_000,
+            ..Default::default()
+        };
+        let line = describe_step(&step, 190.0);
+        assert_eq!(line, "step 20/141  loss 1.2346  lr 1.98e-4  512 tokens/s  3m 10s left  612 MB");
+    }
+
+    #[test]
+    fn templates_are_well_formed() {
+        for template in ["{bar:30} {msg}", "{bar:30} {pos}/{len} {msg}"] {
+            assert!(ProgressStyle::with_template(template).is_ok(), "{template}");
+        }
+    }
+}

@@ -1,0 +1,387 @@
+//! What `--help` says.
+
+use insta::assert_snapshot;
+
+use super::ferrotune;
+
+pub(super) fn help(command: &[&str]) -> String {
+    let args: Vec<_> = command.iter().copied().chain(["--help"]).collect();
+    let out = ferrotune(&args);
+    assert_eq!((out.code, out.stderr.as_str()), (Some(0), ""));
+    out.stdout
+}
+
+#[test]
+fn the_command() {
+    assert_snapshot!(help(&[]), @r"
+    QLoRA fine-tuning of Llama-family models, in the ecosystem's own file formats.
+
+    Without a command it is the quick start: it fetches SmolLM2-135M-Instruct, fine-tunes it on
+    `datasets/orders` and shows the answers before and after. The run is `runs/quick-start`.
+
+    Usage: ferrotune [COMMAND]
+
+    Commands:
+      train     Fine-tune a model
+      eval      Score a model's answers on held-out data: exact match, valid JSON, loss
+      generate  Continue a text, or many
+      chat      Talk to a model
+      logits    Write a model's logits for given token ids, to compare with other implementations
+      preview   Show the text that a run trains on, with the trained tokens marked
+      plan      Show the memory and time that a run will need
+      quantize  Write a model as a bitsandbytes NF4 checkpoint that transformers loads
+      merge     Add an adapter to the model's original weights and write the result as safetensors
+      fetch     Fetch a model or a data set into the cache and print its path
+      doctor    Show what this machine has: cores, instruction sets, GPU, CUDA, Python, Jupyter, token
+      help      Print this message or the help of the given subcommand(s)
+
+    Options:
+      -h, --help
+              Print help (see a summary with '-h')
+
+      -V, --version
+              Print version
+
+    Exit codes: 0 done, 1 failed while running, 2 the input or the usage is wrong, 130 interrupted.
+
+    Examples:
+      ferrotune                                   the quick start
+      ferrotune train --config orders.toml
+      ferrotune chat --adapter runs/quick-start
+    ");
+}
+
+#[test]
+fn eval() {
+    assert_snapshot!(help(&["eval"]), @r"
+    Score a model's answers on held-out data: exact match, valid JSON, loss
+
+    Answers are decoded greedily from each record's prompt and compared with its output.
+
+    Usage: ferrotune eval [OPTIONS] --data <D>
+
+    Options:
+          --model <M>
+              Base model: an alias (smollm2-135m), hf:org/name[@revision], a folder with safetensors, or
+              a .gguf file. May be left out with --adapter: then it is the one that the adapter was
+              trained on
+
+          --adapter <A>
+              PEFT adapter's folder, such as a run's
+
+          --load-in-4bit
+              Quantize the model to NF4 with double quantization first, as a run by qlora does
+
+          --data <D>
+              Data: a .json or .jsonl file, or a folder of them
+
+          --limit <N>
+              Score the first N records only
+
+          --max-new-tokens <N>
+              Most tokens of an answer
+              
+              [default: 256]
+
+          --batch-size <N>
+              Answers decoded at a time
+              
+              [default: 16]
+
+          --json
+              Print one JSON object
+
+      -h, --help
+              Print help (see a summary with '-h')
+
+    Examples:
+      ferrotune eval --model smollm2-135m --data datasets/orders/test.jsonl --limit 100
+      ferrotune eval --adapter runs/quick-start --load-in-4bit --data datasets/orders/test.jsonl --json
+    ");
+}
+
+#[test]
+fn generate() {
+    assert_snapshot!(help(&["generate"]), @r#"
+    Continue a text, or many
+
+    A prompt is continued as it stands. A line of a prompts file is `{"prompt": "…"}`, or a record with
+    `instruction` and perhaps `input`, which gets the text around it that the adapter was trained with.
+
+    Usage: ferrotune generate [OPTIONS] <--prompt <P>|--prompts <F.jsonl>>
+
+    Options:
+          --model <M>
+              Base model: an alias (smollm2-135m), hf:org/name[@revision], a folder with safetensors, or
+              a .gguf file. May be left out with --adapter: then it is the one that the adapter was
+              trained on
+
+          --adapter <A>
+              PEFT adapter's folder, such as a run's
+
+          --load-in-4bit
+              Quantize the model to NF4 with double quantization first, as a run by qlora does
+
+          --prompt <P>
+              Text to continue
+
+          --prompts <F.jsonl>
+              File with a prompt or a record on each line
+
+          --max-new-tokens <N>
+              Most tokens of an answer
+              
+              [default: 256]
+
+          --temperature <T>
+              0 takes the likeliest token; above 0 samples, the wilder the higher
+              
+              [default: 0]
+
+          --top-k <K>
+              Sample among the K likeliest tokens only
+
+          --top-p <P>
+              Sample among the likeliest tokens that make up this probability only
+
+          --repetition-penalty <R>
+              Divide the scores of tokens that stand in the text already; 1 changes nothing
+              
+              [default: 1]
+
+          --seed <N>
+              Seed of the sampling
+              
+              [default: 0]
+
+          --json
+              Print one JSON object for each prompt: prompt, text, tokens
+
+      -h, --help
+              Print help (see a summary with '-h')
+
+    Examples:
+      ferrotune generate --model smollm2-135m --prompt 'The capital of Vietnam is' --max-new-tokens 20
+      ferrotune generate --adapter runs/quick-start --prompts datasets/orders/test.jsonl --json
+    "#);
+}
+
+#[test]
+fn chat() {
+    assert_snapshot!(help(&["chat"]), @r"
+    Talk to a model
+
+    With a run's adapter, each line is put into the text that the run was trained with; else the model's
+    own chat template is used. `/reset` forgets the talk, `/exit` ends it, Ctrl-C ends an answer.
+
+    Usage: ferrotune chat [OPTIONS]
+
+    Options:
+          --model <M>
+              Base model: an alias (smollm2-135m), hf:org/name[@revision], a folder with safetensors, or
+              a .gguf file. May be left out with --adapter: then it is the one that the adapter was
+              trained on
+
+          --adapter <A>
+              PEFT adapter's folder, such as a run's
+
+          --load-in-4bit
+              Quantize the model to NF4 with double quantization first, as a run by qlora does
+
+          --max-new-tokens <N>
+              Most tokens of an answer
+              
+              [default: 256]
+
+          --temperature <T>
+              0 takes the likeliest token; above 0 samples, the wilder the higher
+              
+              [default: 0]
+
+          --top-k <K>
+              Sample among the K likeliest tokens only
+
+          --top-p <P>
+              Sample among the likeliest tokens that make up this probability only
+
+          --repetition-penalty <R>
+              Divide the scores of tokens that stand in the text already; 1 changes nothing
+              
+              [default: 1]
+
+          --seed <N>
+              Seed of the sampling
+              
+              [default: 0]
+
+      -h, --help
+              Print help (see a summary with '-h')
+
+    Examples:
+      ferrotune chat --adapter runs/quick-start
+      ferrotune chat --model smollm2-135m --temperature 0.7
+    ");
+}
+
+#[test]
+fn logits() {
+    assert_snapshot!(help(&["logits"]), @r"
+    Write a model's logits for given token ids, to compare with other implementations
+
+    The output holds the tensors `logits.0`, `logits.1`, … in f32, one for each sequence, of shape
+    [sequence, vocab].
+
+    Usage: ferrotune logits [OPTIONS] --ids <F.json> --out <F.safetensors>
+
+    Options:
+          --model <M>
+              Base model: an alias (smollm2-135m), hf:org/name[@revision], a folder with safetensors, or
+              a .gguf file. May be left out with --adapter: then it is the one that the adapter was
+              trained on
+
+          --adapter <A>
+              PEFT adapter's folder, such as a run's
+
+          --load-in-4bit
+              Quantize the model to NF4 with double quantization first, as a run by qlora does
+
+          --ids <F.json>
+              Token ids: [[int, …], …]
+
+          --out <F.safetensors>
+              File to write
+
+      -h, --help
+              Print help (see a summary with '-h')
+
+    Examples:
+      ferrotune logits --model smollm2-135m --ids ids.json --out logits.safetensors
+    ");
+}
+
+#[test]
+fn preview() {
+    assert_snapshot!(help(&["preview"]), @r"
+    Show the text that a run trains on, with the trained tokens marked
+
+    Trained tokens are coloured on a terminal and stand between ⟦ and ⟧ elsewhere.
+
+    Usage: ferrotune preview [OPTIONS] --model <M> --data <D>
+
+    Options:
+          --model <M>
+              Model, for its tokenizer
+
+          --data <D>
+              Data: a .json or .jsonl file, or a folder of them
+
+          --n <N>
+              Examples shown
+              
+              [default: 3]
+
+          --template <TEXT>
+              Text of an example: alpaca, or the model's own chat template (chat)
+              
+              [default: alpaca]
+              [possible values: alpaca, chat]
+
+          --max-length <N>
+              Tokens of an example; the rest is cut
+              
+              [default: 1024]
+
+          --completion-only-loss
+              Train on the output only, not on the prompt
+
+      -h, --help
+              Print help (see a summary with '-h')
+
+    Examples:
+      ferrotune preview --model smollm2-135m --data datasets/orders/train.jsonl
+      ferrotune preview --model smollm2-135m --data train.jsonl --n 1 --completion-only-loss
+      --max-length 512
+    ");
+}
+
+#[test]
+fn quantize() {
+    assert_snapshot!(help(&["quantize"]), @r"
+    Write a model as a bitsandbytes NF4 checkpoint that transformers loads
+
+    Usage: ferrotune quantize --model <M> --out <DIR>
+
+    Options:
+          --model <M>  Model: an alias (smollm2-135m), hf:org/name[@revision], a folder with
+                       safetensors, or a .gguf file
+          --out <DIR>  Folder to write; it must be new or empty
+      -h, --help       Print help
+
+    Examples:
+      ferrotune quantize --model smollm2-135m --out models/smollm2-nf4
+    ");
+}
+
+#[test]
+fn merge() {
+    assert_snapshot!(help(&["merge"]), @r"
+    Add an adapter to the model's original weights and write the result as safetensors
+
+    Usage: ferrotune merge [OPTIONS] --model <M> --adapter <A> --out <DIR>
+
+    Options:
+          --model <M>     Base model: an alias (smollm2-135m), hf:org/name[@revision], a folder with
+                          safetensors, or a .gguf file
+          --adapter <A>   PEFT adapter's folder, such as a run's
+          --out <DIR>     Folder to write; it must be new or empty
+          --dtype <TYPE>  Type of the written weights [default: bf16] [possible values: f32, bf16, f16]
+      -h, --help          Print help
+
+    Examples:
+      ferrotune merge --model smollm2-135m --adapter runs/quick-start --out models/orders
+      ferrotune merge --model hf:HuggingFaceTB/SmolLM2-135M-Instruct --adapter runs/a --out models/a
+      --dtype f32
+    ");
+}
+
+#[test]
+fn fetch() {
+    assert_snapshot!(help(&["fetch"]), @r"
+    Fetch a model or a data set into the cache and print its path
+
+    HF_TOKEN, HF_ENDPOINT, HF_HOME and HF_HUB_OFFLINE mean what they mean for huggingface_hub.
+
+    Usage: ferrotune fetch <NAME>
+
+    Arguments:
+      <NAME>
+              An alias (smollm2-135m) or hf:org/name[@revision]
+
+    Options:
+      -h, --help
+              Print help (see a summary with '-h')
+
+    Examples:
+      ferrotune fetch smollm2-135m
+      ferrotune fetch hf:HuggingFaceTB/SmolLM2-135M-Instruct
+    ");
+}
+
+#[test]
+fn doctor() {
+    assert_snapshot!(help(&["doctor"]), @r"
+    Show what this machine has: cores, instruction sets, GPU, CUDA, Python, Jupyter, token
+
+    Nothing is changed, and nothing is asked of the network.
+
+    Usage: ferrotune doctor
+
+    Options:
+      -h, --help
+              Print help (see a summary with '-h')
+
+    Examples:
+      ferrotune doctor
+      FERROTUNE_ISA=avx2 ferrotune doctor
+    ");
+}
