@@ -1,1 +1,13 @@
 //! Integration tests.
+
+mod config;
+mod data;
+mod generate;
+mod loading;
+mod ops;
+mod ops_linear;
+mod optim;
+mod parity;
+mod quant;
+mod tidy;
+mod train;

@@ -1,0 +1,119 @@
+//! Ways to lay out the same work that must give the same numbers.
+
+use candle_core::Tensor;
+use ferrotune::data::Example;
+use ferrotune::model::{Batch, Gradients, Pass};
+use ferrotune::train::{Method, RunConfig, SftConfig};
+use ferrotune::{lora, train};
+
+use super::{Watcher, Workspace, assert_near};
+
+/// Rounding only: sums of a few hundred f32 in another order.
+const ROUNDING: f64 = 2e-5;
+
+fn one_step(config: RunConfig, sft: SftConfig) -> RunConfig {
+    let lora = lora::LoraConfig { lora_dropout: 0.0, ..config.lora.clone() };
+    RunConfig { sft: SftConfig { max_steps: Some(1), shuffle: false, warmup_ratio: 0.0, ..sft }, lora, ..config }
+}
+
+fn assert_same_step(what: &str, a: &Watcher, b: &Watcher) {
+    let (a, b) = (&a.steps[0], &b.steps[0]);
+    assert_eq!(a.num_tokens, b.num_tokens, "{what}: tokens");
+    assert_near(&format!("{what}: loss"), a.loss, b.loss, ROUNDING);
+    assert_near(&format!("{what}: gradient norm"), a.grad_norm, b.grad_norm, ROUNDING);
+    assert!(a.grad_norm > 1e-3, "{what}: a gradient to compare");
+}
+
+/// A step over all records, packed several to a row or one to a row.
+#[test]
+fn packed_equals_unpacked() {
+    let work = Workspace::new();
+    let step = |name: &str, packing: bool| {
+        let config = work.config(name);
+        let sft = SftConfig {
+            packing,
+            per_device_train_batch_size: 24,
+            gradient_accumulation_steps: 1,
+            ..config.sft.clone()
+        };
+        work.train(one_step(config, sft))
+    };
+    assert_same_step("packing", &step("packed", true), &step("unpacked", false));
+}
+
+/// Eight records at once, or as four micro-batches of two whose trained tokens differ in number.
+#[test]
+fn accumulated_equals_batched() {
+    let work = Workspace::new();
+    let step = |name: &str, batch: usize, accumulation: usize, checkpointing: bool| {
+        let config = work.config(name);
+        let sft = SftConfig {
+            packing: false,
+            per_device_train_batch_size: batch,
+            gradient_accumulation_steps: accumulation,
+            gradient_checkpointing: checkpointing,
+            completion_only_loss: true,
+            ..config.sft.clone()
+        };
+        work.train(one_step(config, sft))
+    };
+    let batched = step("batched", 8, 1, false);
+    assert_same_step("accumulation", &batched, &step("accumulated", 2, 4, false));
+    assert_same_step("checkpointing", &batched, &step("checkpointed", 8, 1, true));
+}
+
+/// The gradients of sequences in one batch are the sums of theirs alone, each parameter's.
+#[test]
+fn sequences_of_a_batch_do_not_see_each_other() {
+    let work = Workspace::new();
+    let config = RunConfig { method: Method::Qlora, ..work.config("unused") };
+    let session = work.session(config).unwrap();
+    let decoder = &session.decoder;
+    let examples: Vec<Example> = [3u32, 40, 17, 64]
+        .map(|length| Example {
+            ids: (0..length).map(|i| 3 + (i * 7 + length) % 90).collect(),
+            trained: (0..length).map(|i| i % 3 != 0).collect(),
+        })
+        .into();
+    let pass = Pass { dropout_seed: None, gradient_checkpointing: false, scale: 0.01 };
+    // B is zero in a new adapter, which would leave A without a gradient.
+    for parameter in decoder.parameters().iter() {
+        let shape = parameter.value.shape();
+        let noise = Tensor::rand(-0.1f32, 0.1, shape, parameter.value.device()).unwrap();
+        parameter.value.slice_set(&noise, 0, 0).unwrap();
+    }
+    let run = |batches: &[&[Example]]| {
+        let mut gradients = Gradients::new(decoder.parameters());
+        let mut loss = 0.0;
+        for examples in batches {
+            let sequences = examples.iter().map(|e| (e.ids.as_slice(), e.trained.as_slice()));
+            let batch = Batch::new(sequences).unwrap();
+            loss += decoder.loss_and_gradients(&batch, pass, &mut gradients).unwrap().loss_sum;
+        }
+        (loss, gradients.into_tensors(decoder.parameters()).unwrap())
+    };
+    let (together, all) = run(&[&examples]);
+    let (apart, each) = run(&examples.chunks(1).collect::<Vec<_>>());
+    assert_near("loss", together, apart, ROUNDING);
+    for ((a, b), parameter) in all.iter().zip(&each).zip(decoder.parameters().iter()) {
+        let norm = |t: &Tensor| t.sqr().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap().sqrt();
+        let difference = norm(&(a - b).unwrap());
+        assert!(norm(a) > 0.0 && difference <= 1e-4 * norm(a), "{}: {difference} of {}", parameter.name, norm(a));
+    }
+}
+
+/// Every method lowers the loss.
+#[test]
+fn every_method_learns() {
+    let work = Workspace::new();
+    for method in [Method::Full, Method::Lora, Method::Qlora] {
+        let name = format!("{method:?}");
+        let config = work.config(&name);
+        let sft = SftConfig { max_steps: Some(30), learning_rate: 1e-2, max_grad_norm: 1.0, ..config.sft.clone() };
+        let watcher = work.train(RunConfig { method, sft, ..config });
+        let mean =
+            |steps: &[train::observer::StepMetrics]| steps.iter().map(|s| s.loss).sum::<f64>() / steps.len() as f64;
+        let (first, last) = (mean(&watcher.steps[..3]), mean(&watcher.steps[27..]));
+        assert!(last < 0.9 * first, "{name}: {first} to {last}");
+    }
+}
