@@ -204,6 +204,8 @@ fn torch_name(dtype: DType) -> &'static str {
 /// known last.
 struct StreamWriter {
     path: PathBuf,
+    /// Folders that were made for it, the innermost first.
+    made: Vec<PathBuf>,
     data_path: PathBuf,
     data: BufWriter<File>,
     header: Map<String, Value>,
@@ -213,11 +215,13 @@ struct StreamWriter {
 impl StreamWriter {
     fn create(path: PathBuf) -> Result<Self> {
         let directory = path.parent().unwrap_or(Path::new("."));
+        let made = directory.ancestors().take_while(|d| !d.as_os_str().is_empty() && !d.exists());
+        let made = made.map(Path::to_path_buf).collect();
         files::create_directory(directory)?;
         let data_path = directory.join(format!(".{MODEL_FILE}.data-{}", std::process::id()));
         let file = File::create(&data_path).map_err(|e| Error::write(&data_path, e))?;
         let header = Map::from_iter([("__metadata__".to_string(), json!({"format": "pt"}))]);
-        Ok(Self { path, data_path, data: BufWriter::new(file), header, length: 0 })
+        Ok(Self { path, made, data_path, data: BufWriter::new(file), header, length: 0 })
     }
 
     fn tensor(&mut self, name: &str, tensor: &Tensor) -> Result<()> {
@@ -259,5 +263,7 @@ impl Drop for StreamWriter {
     fn drop(&mut self) {
         // Scratch of this process; whatever keeps it from going away was reported by the write that failed.
         let _ = fs::remove_file(&self.data_path);
+        // A folder with the finished model in it is not empty, and stays.
+        let _ = self.made.iter().try_for_each(fs::remove_dir);
     }
 }
