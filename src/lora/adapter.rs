@@ -51,7 +51,7 @@ impl Adapter {
     /// A new adapter for those of `modules` that `config` targets, in the state in which training starts.
     ///
     /// Each matrix draws from its own stream of `seed`, so that adding a module changes no other one.
-    /// Errors: [`Error::Config`] when a target names no module.
+    /// Errors: [`Error::Config`] when a target names no module, or for a rank that is above both sides of a module.
     pub fn init(
         config: LoraConfig,
         base_model: &str,
@@ -62,6 +62,12 @@ impl Adapter {
         let mut layers = BTreeMap::new();
         for module in targeted(&config, modules)? {
             let r = config.rank_for(&module.name);
+            // Above the smaller side a rank only costs; far above it, it takes all memory.
+            let most = module.in_features.max(module.out_features);
+            if r > most {
+                let what = format!("the rank {r} is above {most}, the longer side of `{}`", module.name);
+                return Err(Error::config("`r`", what, "Choose a lower rank; 8 to 64 are usual."));
+            }
             let (a, b) = init::matrices(&config.init_lora_weights, r, module, seed, device)?;
             layers.insert(module.name.clone(), layer(&config, &module.name, a, b));
         }
