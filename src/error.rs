@@ -74,6 +74,12 @@ impl Error {
         Self::Read { path: path.as_ref().into(), hint, source }
     }
 
+    /// A `path` that should be there and is not; `hint` says what belongs there.
+    pub fn absent(path: impl AsRef<Path>, hint: impl Into<String>) -> Self {
+        let source = std::io::Error::new(std::io::ErrorKind::NotFound, "it is not there");
+        Self::Read { path: path.as_ref().into(), hint: hint.into(), source }
+    }
+
     /// An unwritable `path`.
     pub fn write(path: impl AsRef<Path>, source: std::io::Error) -> Self {
         let hint = "Choose another folder, or free space and set permissions.".into();
@@ -98,6 +104,17 @@ impl Error {
     /// Data that cannot be used; `place` names the file and the line or row (may be empty).
     pub fn data(place: impl Into<String>, what: impl Into<String>, hint: impl Into<String>) -> Self {
         Self::Data { place: place.into(), what: what.into(), hint: hint.into() }
+    }
+
+    /// The same error; one about data also names the file that the data came from.
+    pub fn in_file(self, path: &Path) -> Self {
+        match self {
+            Self::Data { place, what, hint } => {
+                let file = format!("`{}`", path.display());
+                Self::Data { place: if place.is_empty() { file } else { format!("{file}, {place}") }, what, hint }
+            }
+            other => other,
+        }
     }
 
     /// A tensor of a file that does not fit.

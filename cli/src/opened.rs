@@ -38,7 +38,17 @@ impl ModelArgs {
             (None, Some(adapter)) => base_of(adapter)?,
             (None, None) => return Err(Failure::Input("`--model` must be given.".into())),
         };
-        let pretrained = open(&name)?;
+        let pretrained = open(&name).map_err(|error| match (error, &self.model, &self.adapter) {
+            // Nobody typed this name.
+            (Error::Read { path, source, .. }, None, Some(adapter)) => {
+                let hint = format!(
+                    "The adapter `{}` says that it was trained on it; name it with `--model`.",
+                    adapter.display()
+                );
+                Error::Read { path, hint, source }
+            }
+            (other, ..) => other,
+        })?;
         let device = device::choose(device::Wanted::Auto)?.device;
         let dtype = if device.is_cuda() { DType::BF16 } else { DType::F32 };
         let mut options = LoadOptions::new(device.clone(), dtype);

@@ -14,6 +14,8 @@ pub(crate) struct Progress {
     bar: Option<ProgressBar>,
     logging_steps: usize,
     begun: Instant,
+    /// Why the run is on its device, to be told when it starts: before that, an error may be all there is to tell.
+    pub(crate) device: Option<String>,
     /// Steps that were done before this process began.
     resumed_step: usize,
     /// The last step; what a report of the run needs.
@@ -27,7 +29,7 @@ impl Progress {
             bar.set_style(style("{bar:30} {msg}"));
             bar
         });
-        Self { bar, logging_steps, begun: Instant::now(), resumed_step: 0, last: None }
+        Self { bar, logging_steps, begun: Instant::now(), device: None, resumed_step: 0, last: None }
     }
 
     fn say(&self, text: &str) {
@@ -43,6 +45,9 @@ impl Progress {
         if let Some(bar) = &self.bar {
             bar.set_length(start.total_steps as u64);
             bar.set_position(start.resumed_step as u64);
+        }
+        if let Some(reason) = &self.device {
+            self.say(&format!("device: {reason}"));
         }
         self.say(&describe_start(start));
     }

@@ -12,7 +12,7 @@ pub(crate) fn prepare(config: RunConfig, watcher: &mut Progress) -> Result<Sessi
     let eval_data = config.eval_data.as_deref().map(hub::resolve_data).transpose()?;
     let model = hub::resolve_with(&config.model, &mut |note| output::status(note))?;
     let choice = device::choose(device::Wanted::Auto)?;
-    output::status(format!("device: {}", choice.reason));
+    watcher.device = Some(choice.reason);
     let base_model = hub::base_model(&config.model).to_owned();
     let inputs = Inputs {
         model: &model,

@@ -73,8 +73,14 @@ impl Template {
         let token = |id: Option<u32>| pretrained.tokenizer().ok().and_then(|t| t.id_to_token(id?));
         let (bos, eos) = (token(pretrained.bos_token_id), token(pretrained.eos_token_ids.first().copied()));
         let chat = pretrained.chat_template.as_deref();
-        let chat = chat.map(|source| ChatTemplate::new(source, bos.as_deref(), eos.as_deref())).transpose()?;
-        Self::named(name, chat)
+        let chat = chat.map(|source| ChatTemplate::new(source, bos.as_deref(), eos.as_deref())).transpose();
+        chat.and_then(|chat| Self::named(name, chat)).map_err(|e| match e {
+            Error::Config { place, what, hint } => {
+                let model = format!("`{}`", pretrained.path.display());
+                Error::config(if place.is_empty() { model } else { format!("{model}, {place}") }, what, hint)
+            }
+            other => other,
+        })
     }
 
     /// The text before the output, which generation starts from.

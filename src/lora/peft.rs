@@ -46,7 +46,10 @@ pub fn load(directory: &Path, modules: &[ModuleShape], device: &Device) -> Resul
         Error::format(&path, "", format!("not a whole safetensors file ({e})"), "Train or download the adapter again.")
     })?;
     let mut layers = BTreeMap::new();
-    let wrong_model = || format!("The adapter was trained on `{base_model}`; pass that as the model.");
+    let wrong_model = || match base_model.as_str() {
+        "" => "Pass the model that the adapter was trained on.".to_string(),
+        name => format!("The adapter was trained on `{name}`; pass that as the model."),
+    };
     for module in targeted(&config, modules).map_err(|e| match e {
         Error::Config { what, .. } => Error::format(&config_path, "key `target_modules`", what, wrong_model()),
         other => other,
@@ -216,6 +219,10 @@ fn read_config(path: &Path) -> Result<(LoraConfig, String)> {
             Some(_) => Err(bad(key, "is not an object")),
         }
     };
+    let rank_pattern = pattern("rank_pattern")?;
+    if rank_pattern.values().any(|r| *r < 1.0 || r.fract() != 0.0) {
+        return Err(bad("rank_pattern", "holds a rank that is not a positive whole number"));
+    }
     let config = LoraConfig {
         r,
         lora_alpha: real("lora_alpha", 8.0)?,
@@ -227,7 +234,7 @@ fn read_config(path: &Path) -> Result<(LoraConfig, String)> {
             Some("gaussian") => Init::Gaussian,
             _ => Init::Default,
         },
-        rank_pattern: pattern("rank_pattern")?.into_iter().map(|(k, v)| (k, v as usize)).collect(),
+        rank_pattern: rank_pattern.into_iter().map(|(k, v)| (k, v as usize)).collect(),
         alpha_pattern: pattern("alpha_pattern")?,
     };
     let base = fields.get("base_model_name_or_path").and_then(Value::as_str).unwrap_or_default();

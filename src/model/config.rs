@@ -11,7 +11,7 @@ use crate::lora::ModuleShape;
 use crate::model::names::LINEARS;
 use crate::model::rope::RopeScaling;
 use crate::quant::QuantType;
-use crate::{Error, Result};
+use crate::{Error, Result, files};
 
 /// The shape and constants of a decoder, in the names of `config.json`.
 #[derive(Clone, Debug)]
@@ -98,8 +98,7 @@ impl Config {
     ///
     /// Errors: [`Error::Read`]; [`Error::Format`] with the key that is missing, of the wrong type or not supported.
     pub fn from_file(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(|e| Error::read(path, e))?;
-        let raw = serde_json::from_str(&text).map_err(|e| {
+        let raw = serde_json::from_slice(&files::read(path)?).map_err(|e| {
             let place = format!("line {}", e.line());
             Error::format(path, place, format!("this is not valid JSON ({e})"), "Copy the file from the model again.")
         })?;

@@ -10,7 +10,7 @@ use crate::model::tokenizer;
 use crate::model::weights::gguf::Gguf;
 use crate::model::weights::safetensors::Safetensors;
 use crate::model::weights::{self, WeightSource};
-use crate::{Error, Result};
+use crate::{Error, Result, files};
 
 /// A model on disk: everything but the weights is read, and the weights are known to be there in the config's shapes.
 ///
@@ -29,12 +29,15 @@ pub struct Pretrained {
 impl Pretrained {
     /// The model's tokenizer.
     ///
-    /// Errors: [`Error::Read`] where the model came without one.
+    /// Errors: [`Error::Read`] or, for a GGUF file, [`Error::Format`] where the model came without one.
     pub fn tokenizer(&self) -> Result<&Tokenizer> {
         self.tokenizer.as_ref().ok_or_else(|| {
-            let path = if self.path.is_dir() { self.path.join("tokenizer.json") } else { self.path.clone() };
-            let hint = "The model came without a tokenizer; copy its `tokenizer.json` into the folder.".into();
-            Error::Read { path, hint, source: std::io::Error::from(std::io::ErrorKind::NotFound) }
+            if self.path.is_dir() {
+                let hint = "The model came without a tokenizer; copy its `tokenizer.json` into the folder.";
+                return Error::absent(self.path.join("tokenizer.json"), hint);
+            }
+            let hint = "Use a file with a tokenizer, as llama.cpp's `convert_hf_to_gguf.py` writes it.";
+            Error::format(&self.path, "key `tokenizer.ggml.model`", "the file came without a tokenizer", hint)
         })
     }
 
@@ -108,8 +111,7 @@ fn open_directory(path: &Path) -> Result<Pretrained> {
         } else {
             "A model's folder holds `config.json`, safetensors and `tokenizer.json`."
         };
-        let source = std::io::Error::from(std::io::ErrorKind::NotFound);
-        return Err(Error::Read { path: config_path, hint: hint.into(), source });
+        return Err(Error::absent(config_path, hint));
     }
     let config = Config::from_file(&config_path)?;
     let weights = Box::new(Safetensors::open(path)?);
@@ -161,8 +163,7 @@ fn optional_json(path: &Path) -> Result<Option<Value>> {
     if !path.exists() {
         return Ok(None);
     }
-    let text = std::fs::read_to_string(path).map_err(|e| Error::read(path, e))?;
-    serde_json::from_str(&text).map(Some).map_err(|e| {
+    serde_json::from_slice(&files::read(path)?).map(Some).map_err(|e| {
         let place = format!("line {}", e.line());
         Error::format(path, place, format!("this is not valid JSON ({e})"), "Copy the file from the model again.")
     })

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tokenizers::Tokenizer;
 
 use crate::model::weights::gguf::GgufFile;
-use crate::{Error, Result};
+use crate::{Error, Result, files};
 
 /// Llama 3's split. Source: llama.cpp `llama-vocab.cpp`, `LLAMA_VOCAB_PRE_TYPE_LLAMA3`, and the model's own `tokenizer.json`.
 const LLAMA3_SPLIT: &str = concat!(
@@ -33,8 +33,7 @@ const END_OF_TURN: [&str; 4] = ["<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end
 /// Errors: [`Error::Format`] where the file is damaged.
 pub(crate) fn from_file(path: &Path) -> Result<Tokenizer> {
     let hint = "Copy the file from the model again.";
-    let text = std::fs::read_to_string(path).map_err(|e| Error::read(path, e))?;
-    let json = serde_json::from_str(&text).map_err(|e| {
+    let json = serde_json::from_slice(&files::read(path)?).map_err(|e| {
         Error::format(path, format!("line {}", e.line()), format!("this is not valid JSON ({e})"), hint)
     })?;
     build(json).map_err(|what| Error::format(path, "", format!("this is not a tokenizer: {what}"), hint))
@@ -43,7 +42,8 @@ pub(crate) fn from_file(path: &Path) -> Result<Tokenizer> {
 /// A tokenizer from the content of a `tokenizer.json`.
 fn build(json: Value) -> Result<Tokenizer, String> {
     check_merges(&json["model"])?;
-    serde_json::from_value(json).map_err(|e| e.to_string())
+    // Some of the crate's messages end in a full stop.
+    serde_json::from_value(json).map_err(|e| e.to_string().trim_end_matches('.').into())
 }
 
 /// Checks that merges lead from tokens to tokens; tokenizers 0.23 panics on one that makes an unknown long token.

@@ -140,6 +140,11 @@ fn list(run: &Path) -> Vec<PathBuf> {
 
 fn read_state(directory: &Path) -> Result<TrainerState> {
     let path = directory.join(STATE_FILE);
+    if !path.exists() {
+        let hint =
+            "A checkpoint is a folder `checkpoint-N` in a run's; name one, or \"auto\" for the newest of the run.";
+        return Err(Error::absent(&path, hint));
+    }
     let hint = "Resume from an older checkpoint.";
     let state: TrainerState = serde_json::from_slice(&files::read(&path)?)
         .map_err(|e| Error::format(&path, format!("line {}", e.line()), e.to_string(), hint))?;

@@ -60,7 +60,7 @@ impl Session {
                 bos: pretrained.leading_bos(),
             };
             let tokenized = data::tokenize(records, &template, pretrained.tokenizer()?, &options);
-            tokenized.and_then(|t| t.check(pretrained.config.vocab_size, eos).map(|()| t)).map_err(|e| in_file(e, path))
+            tokenized.and_then(|t| t.check(pretrained.config.vocab_size, eos).map(|()| t)).map_err(|e| e.in_file(path))
         };
         let train = tokenize(inputs.data, &records)?;
         if train.report.truncated > 0 {
@@ -149,16 +149,6 @@ fn first_adapter(config: &RunConfig, inputs: &Inputs, decoder: &Decoder) -> Resu
             Ok(adapter)
         }
         None => Adapter::init(config.lora.clone(), inputs.base_model, &modules, config.seed, &inputs.device),
-    }
-}
-
-fn in_file(error: Error, path: &Path) -> Error {
-    match error {
-        Error::Data { place, what, hint } => {
-            let file = format!("`{}`", path.display());
-            Error::Data { place: if place.is_empty() { file } else { format!("{file}, {place}") }, what, hint }
-        }
-        other => other,
     }
 }
 

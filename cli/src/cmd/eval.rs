@@ -45,7 +45,8 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: Args) -> Result<(), Failure> {
-    let mut records = data::load(&hub::resolve_data(&args.data)?)?;
+    let data = hub::resolve_data(&args.data)?;
+    let mut records = data::load(&data)?;
     if let Some(limit) = args.limit {
         records.truncate(limit.get());
     }
@@ -53,9 +54,10 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     let opened = args.model.open()?;
     let config = answers::greedy(&opened.pretrained, args.max_new_tokens, args.batch_size.get());
     let template = opened.record_template()?;
-    let mut evaluation = answers::answer(&opened.decoder, &opened.pretrained, &template, &records, &config)?;
+    let evaluation = answers::answer(&opened.decoder, &opened.pretrained, &template, &records, &config);
+    let mut evaluation = evaluation.map_err(|e| e.in_file(&data))?;
     if !evaluation.interrupted {
-        evaluation.scores.eval_loss = Some(loss(&opened, &records)?);
+        evaluation.scores.eval_loss = Some(loss(&opened, &records).map_err(|e| e.in_file(&data))?);
     }
     let scores = evaluation.scores;
     if args.json {

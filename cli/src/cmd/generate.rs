@@ -82,7 +82,10 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     };
     let completions = generate::generate(&opened.decoder, &prompts, &config, &mut on_event, &|| interrupt::asked());
     bar.finish_and_clear();
-    let completions = completions?;
+    let completions = completions.map_err(|e| match &args.prompts {
+        Some(path) => e.in_file(path),
+        None => e,
+    })?;
     closed?;
     if streaming {
         output::line(stream.finish()?)?;
@@ -126,12 +129,23 @@ fn prompts(opened: &Opened, lines: &[Line]) -> Result<(Vec<String>, Vec<Vec<u32>
 fn read_lines(path: &Path) -> Result<Vec<Line>, Error> {
     let bytes = files::read(path)?;
     let hint = "Write an object with `prompt`, or with `instruction` and perhaps `input`, on each line.";
-    let text = std::str::from_utf8(&bytes)
-        .map_err(|e| Error::format(path, "", format!("not UTF-8 text ({e})"), "Save the file as UTF-8."))?;
     let mut lines = Vec::new();
-    for (i, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-        let broken = |e: serde_json::Error| Error::format(path, format!("line {}", i + 1), e.to_string(), hint);
-        lines.push(serde_json::from_str(line).map_err(broken)?);
+    for (i, line) in bytes.split(|byte| *byte == b'\n').enumerate() {
+        let fail = |what: String, hint: &str| Error::format(path, format!("line {}", i + 1), what, hint);
+        let text =
+            std::str::from_utf8(line).map_err(|_| fail("the text is not UTF-8".into(), "Save the file as UTF-8."))?;
+        if text.trim().is_empty() {
+            continue;
+        }
+        let value: serde_json::Value = serde_json::from_str(text).map_err(|e| {
+            let reason = e.to_string();
+            // The rest says "at line 1", which counts from here.
+            let reason = reason.split(" at line ").next().unwrap_or_default();
+            fail(format!("this is not valid JSON ({reason})"), hint)
+        })?;
+        lines.push(
+            serde_json::from_value(value).map_err(|_| fail("this is neither a prompt nor a record".into(), hint))?,
+        );
     }
     if lines.is_empty() {
         return Err(Error::data("", format!("`{}` holds no prompts", path.display()), hint));

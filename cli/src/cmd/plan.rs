@@ -90,7 +90,8 @@ fn time(
     settings: &Settings,
     speed: f64,
 ) -> Result<Time, Error> {
-    let records = data::load(&hub::resolve_data(data)?)?;
+    let path = hub::resolve_data(data)?;
+    let records = data::load(&path)?;
     let options = TokenizeOptions {
         max_length: config.sft.max_length,
         completion_only_loss: config.sft.completion_only_loss,
@@ -98,7 +99,8 @@ fn time(
         bos: pretrained.leading_bos(),
     };
     let template = Template::for_model(config.template.name(), pretrained)?;
-    let tokenized = data::tokenize(&records, &template, pretrained.tokenizer()?, &options)?;
+    let tokenized = data::tokenize(&records, &template, pretrained.tokenizer()?, &options);
+    let tokenized = tokenized.map_err(|e| e.in_file(&path))?;
     let lengths: Vec<usize> = tokenized.examples.iter().map(|example| example.ids.len()).collect();
     let rows = if config.sft.packing { data::pack(&lengths, config.sft.max_length).len() } else { lengths.len() };
     let rows_per_step = config.sft.per_device_train_batch_size * config.sft.gradient_accumulation_steps;

@@ -56,7 +56,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         bos: pretrained.leading_bos(),
     };
     let tokenizer = pretrained.tokenizer()?;
-    let tokenized = data::tokenize(&records, &template, tokenizer, &options)?;
+    let tokenized = data::tokenize(&records, &template, tokenizer, &options).map_err(|e| e.in_file(&data))?;
     let colours = output::colours();
     for (i, example) in tokenized.examples.iter().enumerate() {
         let trained = example.trained.iter().filter(|trained| **trained).count();

@@ -13,7 +13,7 @@ use safetensors::tensor::{Metadata, TensorView};
 use super::{WeightSource, missing};
 use crate::ops::mmap;
 use crate::quant::{self, Quantized};
-use crate::{Error, Result};
+use crate::{Error, Result, files};
 
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
@@ -67,8 +67,7 @@ impl Safetensors {
             let single = directory.join(SINGLE);
             if !single.exists() {
                 let hint = format!("A model's folder holds `{SINGLE}`, or `{INDEX}` and its shards.");
-                let source = std::io::Error::from(std::io::ErrorKind::NotFound);
-                return Err(Error::Read { path: single, hint, source });
+                return Err(Error::absent(single, hint));
             }
             let shard = Shard::open(single)?;
             let tensors = shard.metadata.offset_keys().into_iter().map(|name| (name, 0)).collect();
@@ -125,8 +124,7 @@ fn listed(error: Error, index: &Path) -> Error {
 }
 
 fn read_index(path: &Path) -> Result<Vec<(String, String)>> {
-    let text = std::fs::read_to_string(path).map_err(|e| Error::read(path, e))?;
-    let json: serde_json::Value = serde_json::from_str(&text).map_err(|e| {
+    let json: serde_json::Value = serde_json::from_slice(&files::read(path)?).map_err(|e| {
         Error::format(path, format!("line {}", e.line()), format!("this is not valid JSON ({e})"), DAMAGED)
     })?;
     let Some(map) = json.get("weight_map").and_then(|m| m.as_object()) else {
