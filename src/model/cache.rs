@@ -4,21 +4,26 @@ use super::Decoder;
 use crate::{Error, Result};
 use candle_core::Tensor;
 
-/// The KV cache of one sequence: for each block, `[capacity, n_kv·head_dim]` keys and values, written in place.
+/// Tokens that a new cache has memory for; it doubles as they come.
+const FIRST_ROOM: usize = 256;
+
+/// The KV cache of one sequence: for each block, `[room, n_kv·head_dim]` keys and values, written in place.
 #[derive(Debug)]
 pub struct SequenceCache {
     pub(super) layers: Vec<(Tensor, Tensor)>,
     len: usize,
+    room: usize,
     capacity: usize,
 }
 
 impl SequenceCache {
-    /// An empty cache with room for `capacity` tokens.
+    /// An empty cache that can grow to `capacity` tokens.
     pub fn new(decoder: &Decoder, capacity: usize) -> Result<Self> {
         let width = decoder.config.num_key_value_heads * decoder.config.head_dim;
-        let zeros = || Tensor::zeros((capacity.max(1), width), decoder.dtype(), decoder.device());
+        let room = capacity.clamp(1, FIRST_ROOM);
+        let zeros = || Tensor::zeros((room, width), decoder.dtype(), decoder.device());
         let layers = (0..decoder.blocks.len()).map(|_| Ok((zeros()?, zeros()?))).collect::<Result<_>>()?;
-        Ok(Self { layers, len: 0, capacity })
+        Ok(Self { layers, len: 0, room, capacity })
     }
 
     /// How many tokens it holds.
@@ -31,14 +36,29 @@ impl SequenceCache {
         self.len == 0
     }
 
-    /// Checks that `n` more tokens fit.
+    /// Makes room for `n` more tokens.
     ///
-    /// Errors: [`Error::Shape`].
-    pub(super) fn reserve(&self, n: usize) -> Result<()> {
-        if self.len + n > self.capacity {
+    /// Errors: [`Error::Shape`] beyond the capacity.
+    pub(super) fn reserve(&mut self, n: usize) -> Result<()> {
+        let needed = self.len + n;
+        if needed > self.capacity {
             let what = format!("{} tokens and {n} more do not fit into {}", self.len, self.capacity);
             return Err(Error::Shape { op: "KV cache", what });
         }
+        if needed <= self.room {
+            return Ok(());
+        }
+        let room = needed.max(2 * self.room).min(self.capacity);
+        let grown = |old: &Tensor| -> Result<Tensor> {
+            let new = Tensor::zeros((room, old.dim(1)?), old.dtype(), old.device())?;
+            if self.len > 0 {
+                new.slice_set(&old.narrow(0, 0, self.len)?.contiguous()?, 0, 0)?;
+            }
+            Ok(new)
+        };
+        let layers = self.layers.iter().map(|(k, v)| Ok((grown(k)?, grown(v)?))).collect::<Result<_>>()?;
+        self.layers = layers;
+        self.room = room;
         Ok(())
     }
 

@@ -184,7 +184,7 @@ impl Decoder {
             return Err(Error::Shape { op: "step", what });
         }
         let (mut ids, mut positions, mut rows) = (Vec::new(), Vec::new(), Vec::with_capacity(tokens.len()));
-        for (cache, new) in caches.iter().zip(tokens) {
+        for (cache, new) in caches.iter_mut().zip(tokens) {
             cache.reserve(new.len())?;
             rows.push(ids.len()..ids.len() + new.len());
             ids.extend_from_slice(new);

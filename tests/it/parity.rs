@@ -172,6 +172,29 @@ fn cached_steps_give_the_logits_of_whole_sequences() {
     }
 }
 
+/// A cache begins small and grows: 900 tokens by prompt and one by one, and a prompt larger than the first room.
+#[test]
+fn a_cache_grows_with_its_sequence() {
+    let decoder = decoder(&golden("tiny-llama-3.2"), None);
+    let ids: Vec<u32> = (0..900).map(|i| 3 + (i * 37 + i / 7) % 120).collect();
+    let expected = decoder.logits(&ids).unwrap();
+    for first in [1, 600] {
+        let mut cache = SequenceCache::new(&decoder, 2_000_000_000).unwrap();
+        let mut done = 0;
+        for piece in [first, 200 - first.min(199), 40].into_iter().chain(std::iter::repeat(30)) {
+            let end = (done + piece).min(ids.len());
+            let logits = decoder.step(&mut [&mut cache], &[&ids[done..end]]).unwrap();
+            let what = format!("after {end} tokens");
+            assert_tensors_close(&what, &logits.get(0).unwrap(), &expected.get(end - 1).unwrap(), TINY_LOGITS);
+            done = end;
+            if done == ids.len() {
+                break;
+            }
+        }
+        assert_eq!(cache.len(), ids.len());
+    }
+}
+
 /// Both ways in which transformers has written rotary settings mean the same.
 #[test]
 fn both_spellings_of_rope_settings_are_one() {
