@@ -18,6 +18,8 @@ pub(crate) struct Progress {
     pub(crate) device: Option<String>,
     /// Steps that were done before this process began.
     resumed_step: usize,
+    /// What was told before the first step.
+    pub(crate) start: Option<Start>,
     /// The last step; what a report of the run needs.
     pub(crate) last: Option<StepMetrics>,
 }
@@ -29,7 +31,7 @@ impl Progress {
             bar.set_style(style("{bar:30} {msg}"));
             bar
         });
-        Self { bar, logging_steps, begun: Instant::now(), device: None, resumed_step: 0, last: None }
+        Self { bar, logging_steps, begun: Instant::now(), device: None, resumed_step: 0, start: None, last: None }
     }
 
     fn say(&self, text: &str) {
@@ -50,6 +52,7 @@ impl Progress {
             self.say(&format!("device: {reason}"));
         }
         self.say(&describe_start(start));
+        self.start = Some(start.clone());
     }
 
     fn step(&mut self, step: &StepMetrics) {

@@ -1,236 +1,228 @@
-//! The model card: a run's README.md in the form that the Hub reads.
+//! The model card: a run's `README.md` as the Hugging Face Hub takes it.
 
-use std::fmt::Write;
+mod front_matter;
+mod usage;
 
-use super::table::{Align, Table};
+use std::path::Path;
+
+use super::markdown::escape;
+use super::metrics::Summary;
+use super::table::Table;
 use crate::evaluate::TaskScores;
 use crate::train::config::{KEYS, Method, RunConfig};
-
-/// Scores of the model before and after training, on the same held-out examples.
-#[derive(Clone, Copy, Debug)]
-pub struct Scores {
-    pub before: TaskScores,
-    pub after: TaskScores,
-}
+use crate::train::observer::{End, Start};
 
 /// What a card tells.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Card<'a> {
     pub config: &'a RunConfig,
-    /// The base model's name on the Hub, or its path.
+    /// What the adapter's files call the base model: its name on the Hub (`org/name`) where it has one.
     pub base_model: &'a str,
-    /// The base model's licence by its SPDX name, where it is known.
-    pub license: Option<&'a str>,
-    /// The text around a prompt: the template with `{instruction}` and `{input}`, where it is a plain one.
-    pub prompt: Option<&'a str>,
+    /// The base model's licence by its SPDX name or the Hub's, where it is known. The card passes it on.
+    pub base_license: Option<&'a str>,
+    /// The data's languages by their ISO 639 codes.
+    pub language: &'a [&'a str],
     /// The one instruction of all records, where they share one.
     pub instruction: Option<&'a str>,
-    pub examples: usize,
-    pub steps: usize,
-    /// Tokens seen, of this process.
-    pub tokens_per_second: f64,
-    pub train_seconds: f64,
-    pub peak_rss_bytes: u64,
-    pub device: &'a str,
-    /// Of the last step, in nats.
-    pub final_loss: Option<f64>,
-    /// Of the last evaluation, in nats.
-    pub eval_loss: Option<f64>,
-    pub scores: Option<Scores>,
+    pub start: &'a Start,
+    pub end: &'a End,
+    /// The metrics of the whole run, from [`summarize`](super::summarize).
+    pub summary: &'a Summary,
+    /// Scores of the base model, and of the trained one on the same examples.
+    pub before: Option<TaskScores>,
+    pub after: Option<TaskScores>,
 }
 
-/// The card as Markdown with YAML front matter.
+/// The card as Markdown with the Hub's YAML before it. It shows `loss.svg`, which has to lie beside it.
+///
+/// Local paths above the run are left out: a card is made to be published.
 pub fn model_card(card: &Card) -> String {
-    let mut text = front_matter(card);
-    let title = card.config.output_dir.file_name().map_or("A fine-tuned model".into(), |name| name.to_string_lossy());
+    let sections = [
+        front_matter::front_matter(card),
+        what(card),
+        evaluation(card),
+        training(card),
+        usage::prompt(card),
+        usage::how_to(card),
+        limits(card),
+        settings(card),
+    ];
+    sections.join("\n")
+}
+
+impl Card<'_> {
+    /// The base model's name on the Hub. Metadata with any other name are refused there.
+    fn hub_model(&self) -> Option<&str> {
+        // A folder can be called `models/tiny`; then the config names the same folder.
+        let is_path = self.base_model == self.config.model;
+        (!is_path && is_hub_name(self.base_model)).then_some(self.base_model)
+    }
+
+    fn base(&self) -> String {
+        match self.hub_model() {
+            Some(name) => format!("[{}](https://huggingface.co/{name})", escape(name)),
+            None => escape(public(self.base_model)),
+        }
+    }
+
+    fn is_adapter(&self) -> bool {
+        self.config.method != Method::Full
+    }
+
+    /// Whether the data are the ones that `data::orders` makes up.
+    fn has_orders(&self) -> bool {
+        Path::new(&self.config.data).ancestors().any(|path| path.ends_with("datasets/orders"))
+    }
+}
+
+/// Whether `name` is `org/name` as the Hub allows it.
+fn is_hub_name(name: &str) -> bool {
+    let part = |part: &str| {
+        part.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_')
+            && part.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+            && !part.contains("..")
+            && !part.contains("--")
+            && !part.ends_with(['.', '-'])
+    };
+    name.len() <= 96 && name.split_once('/').is_some_and(|(org, name)| part(org) && part(name))
+}
+
+/// A name or path without the folders of somebody's machine.
+fn public(name: &str) -> &str {
+    let path = Path::new(name);
+    let is_private = path.has_root() || name.starts_with(['~', '.']) || name.contains('\\');
+    if is_private { name.trim_end_matches(['/', '\\']).rsplit(['/', '\\']).next().unwrap_or(name) } else { name }
+}
+
+fn what(card: &Card) -> String {
+    let folder = card.config.output_dir.to_string_lossy();
+    let title = match public(&folder).rsplit('/').next() {
+        Some(name) if !name.is_empty() => name,
+        _ => "A fine-tuned model",
+    };
     let what = match card.config.method {
         Method::Full => "All weights of",
         Method::Lora => "A LoRA adapter for",
-        Method::Qlora => "A QLoRA adapter (trained beside NF4 weights) for",
+        Method::Qlora => "A QLoRA adapter for",
     };
-    let _ = write!(
-        text,
-        "\n# {title}\n\n{what} `{}`, fine-tuned on {} examples of `{}` with Ferrotune {}.\n",
-        card.base_model,
-        card.examples,
-        card.config.data,
-        env!("CARGO_PKG_VERSION")
-    );
-    results(&mut text, card);
-    usage(&mut text, card);
-    settings(&mut text, card);
-    text.push_str(
-        "\n## Limits\n\nWhat was scored is told above, and nothing else was. The data that it was trained on bounds what it \
-         knows: on other tasks, other languages and other prompts it may be worse than the base model. Check its answers \
-         before anything depends on them.\n",
-    );
-    text
+    let examples = match card.start.examples {
+        0 => String::new(),
+        n => format!("{} examples of ", count(n as u64)),
+    };
+    let (base, data, version) = (card.base(), escape(public(&card.config.data)), env!("CARGO_PKG_VERSION"));
+    format!("# {}\n\n{what} {base}, fine-tuned on {examples}{data} with Ferrotune {version}.\n", escape(title))
 }
 
-fn front_matter(card: &Card) -> String {
-    let mut text = String::from("---\n");
-    let on_hub = card.base_model.split('/').count() == 2 && !card.base_model.starts_with(['/', '.']);
-    if on_hub {
-        let _ = writeln!(text, "base_model: {}", yaml(card.base_model));
+fn evaluation(card: &Card) -> String {
+    let columns = [("before training", card.before), ("after training", card.after)];
+    let columns: Vec<_> = columns.into_iter().filter_map(|(name, scores)| Some((name, scores?))).collect();
+    if columns.is_empty() {
+        return "## Evaluation\n\nNo answers were scored.\n".into();
     }
-    let adapter = card.config.method != Method::Full;
-    let _ = writeln!(text, "library_name: {}", if adapter { "peft" } else { "transformers" });
-    text.push_str("pipeline_tag: text-generation\n");
-    if let Some(license) = card.license {
-        let _ = writeln!(text, "license: {}", yaml(&license.to_lowercase()));
-    }
-    if let Some(name) = card.config.data.strip_prefix("hf:") {
-        let _ = writeln!(text, "datasets:\n- {}", yaml(name.split([':', '@']).next().unwrap_or(name)));
-    }
-    text.push_str("tags:\n- ferrotune\n- sft\n");
-    text.push_str(match card.config.method {
-        Method::Full => "",
-        Method::Lora => "- lora\n",
-        Method::Qlora => "- lora\n- qlora\n",
-    });
-    if on_hub && adapter {
-        let _ = writeln!(text, "- {}", yaml(&format!("base_model:adapter:{}", card.base_model)));
-    }
-    text.push_str("---\n");
-    text
-}
-
-fn results(text: &mut String, card: &Card) {
-    text.push_str("\n## Results\n\n![Loss over steps](loss.svg)\n\n");
-    if let Some(scores) = card.scores {
-        let mut table = Table::new(&[
-            ("", Align::Left),
-            ("exact match", Align::Right),
-            ("valid JSON", Align::Right),
-            ("examples", Align::Right),
-        ]);
-        for (name, s) in [("before", scores.before), ("after", scores.after)] {
-            let rate = |rate: f64| format!("{:.1}%", 100.0 * rate);
-            table.row([name.into(), rate(s.exact_match), rate(s.valid_json), s.n.to_string()]);
+    let mut table = Table::new([""].into_iter().chain(columns.iter().map(|column| column.0))).right(1).right(2);
+    let mut row = |name: &str, cell: fn(&TaskScores) -> Option<String>| {
+        let cells: Vec<_> = columns.iter().map(|(_, scores)| cell(scores)).collect();
+        if cells.iter().any(Option::is_some) {
+            let cells = cells.into_iter().map(|cell| cell.unwrap_or_else(|| "–".into()));
+            table.row(std::iter::once(name.to_string()).chain(cells));
         }
-        let _ = writeln!(text, "Greedy answers to held-out prompts:\n\n{}", table.markdown());
-    }
-    let mut table = Table::new(&[("", Align::Left), ("", Align::Right)]);
-    let mut row = |name: &str, value: String| table.row([name.to_owned(), value]);
-    row("optimizer steps", card.steps.to_string());
-    if let Some(loss) = card.final_loss {
-        row("training loss of the last step (nats per token)", format!("{loss:.4}"));
-    }
-    if let Some(loss) = card.eval_loss {
-        row("held-out loss (nats per token)", format!("{loss:.4}"));
-    }
-    row("training time (seconds)", format!("{:.0}", card.train_seconds));
-    row("tokens per second", format!("{:.0}", card.tokens_per_second));
-    row("peak memory (MB)", format!("{:.0}", card.peak_rss_bytes as f64 / 1e6));
-    row("device", card.device.into());
-    text.push_str(&table.markdown());
+    };
+    row("exact match", |s| percent(s.exact_match));
+    row("valid JSON", |s| percent(s.valid_json));
+    row("loss (nats per token)", |s| s.eval_loss.and_then(loss));
+    row("examples", |s| Some(count(s.n as u64)));
+    let data = card.config.eval_data.as_deref().map_or(String::new(), |d| format!(" of {}", escape(public(d))));
+    format!(
+        "## Evaluation\n\nAnswers to held-out examples{data}, compared with the expected text.\n\n{}",
+        table.to_markdown()
+    )
 }
 
-fn usage(text: &mut String, card: &Card) {
-    let folder = card.config.output_dir.display();
-    let adapter = card.config.method != Method::Full;
-    let flag = if adapter { "--adapter" } else { "--model" };
-    let _ = write!(text, "\n## How to use it\n\n```sh\nferrotune chat {flag} {folder}\n```\n\n```python\n");
-    if adapter {
-        let _ = write!(
-            text,
-            "from peft import PeftModel\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\n\
-             tokenizer = AutoTokenizer.from_pretrained({base:?})\n\
-             model = AutoModelForCausalLM.from_pretrained({base:?})\n\
-             model = PeftModel.from_pretrained(model, {folder:?})\n```\n",
-            base = card.base_model,
-            folder = folder.to_string(),
-        );
-    } else {
-        let _ = write!(
-            text,
-            "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n\
-             tokenizer = AutoTokenizer.from_pretrained({folder:?})\n\
-             model = AutoModelForCausalLM.from_pretrained({folder:?})\n```\n",
-            folder = folder.to_string(),
-        );
-    }
-    match card.prompt {
-        Some(prompt) => {
-            let prompt = prompt.replace("{instruction}", card.instruction.unwrap_or("{instruction}"));
-            let _ = write!(text, "\nA prompt is this text, up to where the answer starts:\n\n```text\n{prompt}\n```\n");
+fn training(card: &Card) -> String {
+    let (start, end, summary) = (card.start, card.end, card.summary);
+    let resumed = match start.resumed_step {
+        0 => String::new(),
+        step => format!(", from step {step} on"),
+    };
+    let known = |number: f64, text: String| (number.is_finite() && number > 0.0).then_some(text);
+    let trained = start.trainable_parameters as f64;
+    let share = 100.0 * trained / start.total_parameters.max(1) as f64;
+    let trainable = format!("{} ({share:.2}% of all)", count(start.trainable_parameters as u64));
+    let rows = [
+        ("steps".into(), Some(format!("{} of {}", count(end.step as u64), count(end.total_steps as u64)))),
+        ("tokens".into(), known(summary.tokens as f64, count(summary.tokens))),
+        ("trained parameters".into(), known(trained, trainable)),
+        ("training loss at the end (nats per token)".into(), summary.train_loss.and_then(loss)),
+        ("evaluation loss at the end (nats per token)".into(), summary.eval_loss.and_then(loss)),
+        (format!("seconds{resumed}"), known(end.train_seconds, format!("{:.0}", end.train_seconds))),
+        (format!("tokens per second{resumed}"), known(end.tokens_per_second, format!("{:.0}", end.tokens_per_second))),
+        ("peak memory".into(), known(end.peak_rss_bytes as f64, format!("{:.2} GB", end.peak_rss_bytes as f64 / 1e9))),
+        ("device".into(), (!start.device.is_empty()).then(|| start.device.clone())),
+    ];
+    let mut table = Table::new(["", "value"]).right(1);
+    for (name, value) in rows {
+        if let Some(value) = value {
+            table.row([name, value]);
         }
-        None => text.push_str("\nPrompts have the form of the model's own chat template.\n"),
     }
+    let stopped = match end.interrupted {
+        true => "The run was stopped before its end.\n\n",
+        false => "",
+    };
+    format!("## Training\n\n{stopped}{}\n![Loss and learning rate by step](loss.svg)\n", table.to_markdown())
 }
 
-fn settings(text: &mut String, card: &Card) {
-    let mut table = Table::new(&[("key", Align::Left), ("value", Align::Left)]);
+fn settings(card: &Card) -> String {
+    let mut table = Table::new(["key", "value"]);
     for key in KEYS {
-        if let Some(value) = key.value(card.config) {
-            table.row([format!("`{}`", key.name), format!("`{value}`")]);
-        }
+        let value = match key.value(card.config) {
+            Some(toml::Value::String(text)) => public(&text).to_string(),
+            Some(value) => value.to_string(),
+            None => continue,
+        };
+        table.row([key.name.to_string(), value]);
     }
-    let _ = write!(text, "\n## Settings\n\n`config.toml` holds them too.\n\n{}", table.markdown());
+    let help = "What the keys mean: `ferrotune train --help`.";
+    format!("## Settings\n\n{help}\n\n{}", table.to_markdown())
 }
 
-/// A YAML scalar, in quotes where it would not read as plain text.
-fn yaml(value: &str) -> String {
-    let plain = |c: char| c.is_alphanumeric() || matches!(c, '/' | '-' | '_' | '.');
-    let text = value.chars().all(plain) && value.starts_with(|c: char| c.is_alphabetic());
-    if text { value.into() } else { format!("\"{}\"", value.replace('\\', "\\\\").replace('"', "\\\"")) }
+fn limits(card: &Card) -> String {
+    let mut text = String::from("## Limits\n");
+    let mut say = |line: &str| {
+        text += "\n- ";
+        text += line;
+    };
+    match card.after {
+        Some(scores) => say(&format!(
+            "It was scored on {} examples of one task. Nothing else was evaluated: no other task, no other language, \
+             no bias, no safety.",
+            count(scores.n as u64)
+        )),
+        None => say("It has not been evaluated for any use."),
+    }
+    if (1..1_000_000_000).contains(&card.start.total_parameters) {
+        let millions = card.start.total_parameters as f64 / 1e6;
+        say(&format!("The model is small ({millions:.0} million parameters): it knows little and is easily confused."));
+    }
+    if card.has_orders() {
+        say("Its data are synthetic, made by a generator from one menu and a list of phrases. Real orders differ.");
+    }
+    say("Other prompts than the one above, and other input than in its data, can be answered worse than scored.");
+    say("What the base model gets wrong, and what its licence asks for, holds here too.");
+    text + "\n"
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+fn percent(rate: f64) -> Option<String> {
+    rate.is_finite().then(|| format!("{:.1}%", 100.0 * rate))
+}
 
-    fn card(config: &RunConfig) -> Card<'_> {
-        Card {
-            config,
-            base_model: "HuggingFaceTB/SmolLM2-135M-Instruct",
-            license: Some("Apache-2.0"),
-            prompt: Some("### Instruction:\n{instruction}\n\n### Response:\n"),
-            instruction: Some("Ghi đơn."),
-            examples: 1200,
-            steps: 120,
-            tokens_per_second: 250.0,
-            train_seconds: 300.0,
-            peak_rss_bytes: 900_000_000,
-            device: "CPU, 2 threads",
-            final_loss: Some(0.02),
-            eval_loss: None,
-            scores: None,
-        }
-    }
+fn loss(nats: f64) -> Option<String> {
+    nats.is_finite().then(|| format!("{nats:.4}"))
+}
 
-    #[test]
-    fn front_matter_names_the_base_and_the_library() {
-        let config = RunConfig { data: "train.jsonl".into(), output_dir: "runs/orders".into(), ..Default::default() };
-        let text = model_card(&card(&config));
-        let front = text.strip_prefix("---\n").and_then(|rest| rest.split_once("---\n")).unwrap().0;
-        assert_eq!(
-            front,
-            "base_model: HuggingFaceTB/SmolLM2-135M-Instruct\nlibrary_name: peft\npipeline_tag: text-generation\n\
-             license: apache-2.0\ntags:\n- ferrotune\n- sft\n- lora\n- qlora\n\
-             - \"base_model:adapter:HuggingFaceTB/SmolLM2-135M-Instruct\"\n"
-        );
-        assert!(text.contains("# orders\n") && text.contains("### Instruction:\nGhi đơn.\n"));
-    }
-
-    #[test]
-    fn every_setting_and_score_is_told() {
-        let config = RunConfig { data: "a|b.jsonl".into(), output_dir: "runs/orders".into(), ..Default::default() };
-        let before = TaskScores { n: 100, ..Default::default() };
-        let after = TaskScores { exact_match: 0.915, valid_json: 1.0, n: 100, eval_loss: None };
-        let text = model_card(&Card { scores: Some(Scores { before, after }), ..card(&config) });
-        assert!(text.contains("| after | 91.5% | 100.0% | 100 |"), "{text}");
-        assert!(text.contains("a\\|b.jsonl"), "a pipe must not end a cell");
-        for key in KEYS.iter().filter(|key| key.value(&config).is_some()) {
-            assert!(text.contains(&format!("| `{}` |", key.name)), "{}", key.name);
-        }
-    }
-
-    #[test]
-    fn a_local_base_is_no_name_on_the_hub() {
-        let config = RunConfig { data: "d".into(), output_dir: "r".into(), ..Default::default() };
-        for path in ["./models/a", "/models/a", "models/a/b", "model"] {
-            assert!(!model_card(&Card { base_model: path, ..card(&config) }).contains("base_model:"), "{path}");
-        }
-    }
+/// `134,515,008`.
+fn count(n: u64) -> String {
+    let digits = n.to_string();
+    let groups = digits.as_bytes().rchunks(3).rev().map(String::from_utf8_lossy);
+    groups.collect::<Vec<_>>().join(",")
 }

@@ -1,11 +1,15 @@
-//! Results as something to look at: a curve, a table, a model card. Values in, text out; nothing here prints.
+//! Results as things to look at: curves, tables, the model card. Values in, text out; nothing here prints, and only
+//! [`write_results`] reads or writes a file.
 
 mod card;
-mod curve;
+mod markdown;
+mod metrics;
+mod plot;
 mod run_folder;
 mod table;
 
-pub use card::{Card, Scores, model_card};
-pub use curve::loss_svg;
-pub use run_folder::write_results;
-pub use table::{Align, Table};
+pub use card::{Card, model_card};
+pub use metrics::{Summary, summarize};
+pub use plot::loss_svg;
+pub use run_folder::{Scores, write_results};
+pub use table::Table;

@@ -9,5 +9,6 @@ mod ops_linear;
 mod optim;
 mod parity;
 mod quant;
+mod show;
 mod tidy;
 mod train;

@@ -6,7 +6,7 @@ use std::time::Instant;
 use ferrotune::data::{self, Record};
 use ferrotune::evaluate::{Evaluation, TaskScores};
 use ferrotune::lora::LoraConfig;
-use ferrotune::show::{self, Align, Scores, Table};
+use ferrotune::show::{self, Scores, Table};
 use ferrotune::train::config::Strategy;
 use ferrotune::train::observer::End;
 use ferrotune::train::{self, RunConfig, Session, SftConfig};
@@ -101,7 +101,8 @@ pub(crate) fn run() -> Result<(), Failure> {
     let mut json = serde_json::to_string_pretty(&report).unwrap_or_default();
     json.push('\n');
     files::write_atomic(&Path::new(RUN).join("report.json"), json.as_bytes())?;
-    show::write_results(&session, &end, Some(Scores { before: before.scores, after: after.scores }))?;
+    let scores = Scores { before: before.scores, after: after.scores };
+    show::write_results(&session, &watcher.start.unwrap_or_default(), &end, &["vi"], Some(scores))?;
     side_by_side(&test, &before, &after)?;
     summary(&report, &end)
 }
@@ -130,14 +131,13 @@ fn side_by_side(test: &[Record], before: &Evaluation, after: &Evaluation) -> Res
 }
 
 fn summary(report: &Report, end: &End) -> Result<(), Failure> {
-    let columns =
-        [("", Align::Left), ("exact match", Align::Right), ("valid JSON", Align::Right), ("orders", Align::Right)];
-    let mut table = Table::new(&columns);
+    let headers = ["", "exact match", "valid JSON", "orders"];
+    let mut table = Table::new(headers).right(1).right(2).right(3);
     for (name, scores) in [("before", report.before), ("after", report.after)] {
         let rates = [scores.exact_match, scores.valid_json].map(units::percent);
         table.row([name.to_owned()].into_iter().chain(rates).chain([scores.n.to_string()]));
     }
-    output::line(format!("\n{}", table.text()))?;
+    output::line(format!("\n{}", table.to_text()))?;
     output::line(format!(
         "{} in all; {} steps in {}, {:.0} tokens/s; at most {} of memory",
         units::seconds(report.seconds),

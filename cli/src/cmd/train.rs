@@ -40,6 +40,6 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     let mut watcher = Progress::new(config.sft.logging_steps);
     let mut session = training::prepare(config, &mut watcher)?;
     let end = train::run(&mut session, &mut watcher)?;
-    show::write_results(&session, &end, None)?;
+    show::write_results(&session, &watcher.start.unwrap_or_default(), &end, &[], None)?;
     output::line(session.config.output_dir.display())
 }

@@ -1,0 +1,4 @@
+//! The curve and the card of a run.
+
+mod card;
+mod curve;
