@@ -20,8 +20,6 @@ pub(crate) struct Progress {
     resumed_step: usize,
     /// What was told before the first step.
     pub(crate) start: Option<Start>,
-    /// The last step; what a report of the run needs.
-    pub(crate) last: Option<StepMetrics>,
 }
 
 impl Progress {
@@ -31,7 +29,7 @@ impl Progress {
             bar.set_style(style("{bar:30} {msg}"));
             bar
         });
-        Self { bar, logging_steps, begun: Instant::now(), device: None, resumed_step: 0, start: None, last: None }
+        Self { bar, logging_steps, begun: Instant::now(), device: None, resumed_step: 0, start: None }
     }
 
     fn say(&self, text: &str) {
@@ -69,7 +67,6 @@ impl Progress {
             }
             None => {}
         }
-        self.last = Some(step.clone());
     }
 
     fn end(&self, end: &End) {

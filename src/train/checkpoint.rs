@@ -7,6 +7,7 @@
 use super::adamw::AdamW;
 use crate::lora::{Adapter, peft};
 use crate::model::Parameters;
+use crate::model::export::MODEL_FILE;
 use crate::{Error, Result, files};
 use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
@@ -16,8 +17,6 @@ use std::path::{Path, PathBuf};
 
 const OPTIMIZER_FILE: &str = "optimizer.safetensors";
 const STATE_FILE: &str = "trainer_state.json";
-/// The weights of a run with `method = "full"`.
-pub const MODEL_FILE: &str = "model.safetensors";
 
 /// What a checkpoint says of itself.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
