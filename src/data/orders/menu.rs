@@ -54,7 +54,7 @@ pub(super) fn find(name: &str) -> Option<&'static Drink> {
 
 /// An order that may occur in `split`: mostly one drink, sometimes two, seldom three.
 pub(super) fn order(dice: &mut Dice, split: Split) -> Order {
-    let count = dice.weighted(&[(78, 1), (19, 2), (3, 3)]);
+    let count = dice.weighted(&[(82, 1), (16, 2), (2, 3)]);
     let mut names: Vec<&str> = DRINKS.iter().map(|d| d.name).collect();
     loop {
         dice.shuffle(&mut names);
@@ -105,5 +105,5 @@ fn line(dice: &mut Dice, name: &str, count: usize) -> Line {
             notes.push("thạch".to_owned());
         }
     }
-    Line { name: name.to_owned(), quantity, size, ice, sugar, notes }
+    Line { quantity, name: name.to_owned(), size, ice, sugar, notes }
 }

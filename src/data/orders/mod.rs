@@ -29,7 +29,7 @@ pub const INSTRUCTION: &str = "Ghi đơn thành JSON.";
 
 /// The seed, and the sizes, of the committed files.
 pub const SEED: u64 = 2026;
-pub const TRAIN_EXAMPLES: usize = 1_200;
+pub const TRAIN_EXAMPLES: usize = 1_500;
 pub const TEST_EXAMPLES: usize = 240;
 
 /// Which part of the data is made.
@@ -53,10 +53,10 @@ pub struct Order {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Line {
-    /// As the menu spells it, with accents.
-    pub name: String,
     /// 1 where the guest names no number.
     pub quantity: u32,
+    /// As the menu spells it, with accents.
+    pub name: String,
     /// `S`, `M` or `L`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<String>,

@@ -26,7 +26,7 @@ const SHORTHAND: [(&str, &[&str]); 17] = [
 /// Wears `sentence` down, in one of four ways.
 pub(super) fn wear(sentence: &str, dice: &mut Dice) -> String {
     let (chat, bare) =
-        dice.weighted(&[(88, (false, false)), (6, (true, false)), (5, (false, true)), (1, (true, true))]);
+        dice.weighted(&[(91, (false, false)), (5, (true, false)), (3, (false, true)), (1, (true, true))]);
     let mut text = sentence.to_owned();
     if chat {
         text = shortened(&lower(&text), dice);

@@ -1,8 +1,9 @@
 //! From an order to a spoken sentence: opener, drinks with their wishes, eat-in or takeaway, closer.
 //!
 //! What varies is a table per split. The two tables of openers, joining words, corrections, takeaway phrases and closers
-//! share no entry but the empty one; the words of the wishes ("ít đá", "size lớn") are the same in both. A test sentence
-//! always starts with an opener, so it never has a frame of the training split.
+//! share no entry but the empty one; the words of the wishes ("ít đá", "size lớn") are the same in both. Training has more
+//! corrections than the test, because they are rare and hard to learn. A test sentence always starts with an opener, so
+//! it never has a frame of the training split.
 
 use super::dice::Dice;
 use super::menu::{self, DRINKS};
@@ -41,49 +42,46 @@ struct Phrases {
     takeaway_first: &'static [&'static str],
     eat_in: &'static [&'static str],
     closers: &'static [&'static str],
-    /// Whether the number may stand behind the wishes: "trà đào ít đá 2 ly".
-    number_last: bool,
+    /// How often in a hundred drinks a guest corrects the number, the name and the size.
+    slips: [usize; 3],
 }
 
 #[rustfmt::skip]
 const TRAIN: Phrases = Phrases {
     calls: &["", "", "{y} ơi "],
     requests: &[
-        "cho {m}", "cho {m}", "lấy {m}", "lấy cho {m}", "làm cho {m}", "làm giúp {m}", "bán cho {m}", "pha cho {m}",
-        "pha giúp {m}", "đặt giúp {m}", "{m} gọi", "{m} lấy", "{m} đặt", "{m} uống", "{m} cần", "{m} muốn uống",
-        "{m} muốn lấy", "{y} cho {m}", "cho tụi {m}", "bữa nay {m} uống", "cho {m} order", "order", "cho xin", "",
+        "cho {m}", "cho {m}", "lấy {m}", "lấy cho {m}", "làm cho {m}", "bán cho {m}", "pha giúp {m}", "{m} gọi", "{m} lấy",
+        "{m} uống", "{m} muốn uống", "cho tụi {m}", "cho {m} order", "cho xin", "",
     ],
-    joints: &[", ", ", ", " và ", " với ", ", với ", " cộng "],
-    corrections: &["à không", "à nhầm", "ý lộn", "à thôi", "ủa lộn", "nhầm"],
-    takeaway: &["mang về", "mang về", "mang đi", "mua về", "mang về nhà"],
+    joints: &[", ", ", ", " và ", " với ", ", với "],
+    corrections: &["à không", "à nhầm", "ý lộn", "à thôi", "ủa lộn"],
+    takeaway: &["mang về", "mang về", "mang đi", "mua về"],
     takeaway_first: &["mang về", "mang đi"],
     eat_in: &["uống tại quán", "uống ở đây", "ngồi lại quán"],
     closers: &[
-        "", "", "", " nha", " nhé", " nha {y}", " nhé {y}", " ạ", " với ạ", " giúp {m}", " giúp {m} nha", " nghe {y}",
-        ", cảm ơn", ", cảm ơn {y}", ", {m} cảm ơn", " đi {y}", ", vậy thôi", " được không {y}", ", nhanh giúp {m}",
+        "", "", "", " nha", " nhé", " nha {y}", " ạ", " với ạ", " giúp {m} nha", ", cảm ơn", ", cảm ơn {y}",
+        ", {m} cảm ơn", " được không {y}",
     ],
-    number_last: false,
+    slips: [4, 3, 2],
 };
 
 #[rustfmt::skip]
 const TEST: Phrases = Phrases {
     calls: &["", "", "alo {y} ơi ", "{y} ơi, "],
     requests: &[
-        "cho {m} gọi", "cho {m} lấy", "cho {m} đặt", "cho {m} xin", "lấy giúp {m}", "{y} lấy {m}", "{y} làm giúp {m}",
-        "{y} pha cho {m}", "bán giúp {m}", "đặt cho {m}", "{m} order", "{m} xin", "{m} muốn gọi", "{m} muốn order",
-        "tụi {m} gọi", "tụi {m} cần", "bữa nay {m} lấy",
+        "cho {m} gọi", "cho {m} lấy", "cho {m} xin", "lấy giúp {m}", "{y} lấy {m}", "{y} làm giúp {m}", "{y} pha cho {m}",
+        "bán giúp {m}", "{m} order", "{m} xin", "{m} muốn gọi", "{m} muốn order", "tụi {m} gọi", "tụi {m} muốn uống",
     ],
-    joints: &[", rồi ", " rồi ", ", với lại ", ", cộng với "],
+    joints: &[", rồi ", ", với lại ", ", và "],
     corrections: &["à mà không", "ý nhầm", "à lộn", "thôi", "ủa nhầm"],
     takeaway: &["mua mang về", "lấy mang đi", "lấy mang về", "mua mang đi"],
     takeaway_first: &["để mang về", "để mang đi"],
     eat_in: &["uống ở quán", "uống tại đây", "ngồi uống ở đây"],
     closers: &[
         "", "", " giúp {m} nha {y}", " giúp {m} với ạ", " nha, {m} cảm ơn", " nhé, cảm ơn {y}", ", cảm ơn {y} nha",
-        ", {m} cảm ơn ạ", ", vậy thôi nha {y}", ", vậy thôi ạ", " đi nha {y}", " nghe", " với nha {y}",
-        ", nhanh giúp {m} nhé", " được không ạ",
+        ", {m} cảm ơn ạ", " nhé {y}", " với nha {y}", " được không ạ",
     ],
-    number_last: true,
+    slips: [2, 1, 1],
 };
 
 /// A sentence, and the same with `{}` for each drink and its wishes.
@@ -143,7 +141,14 @@ enum Slip {
 /// One drink with its number and wishes. A correction is part of the frame.
 fn line(line: &Line, order: &Order, dice: &mut Dice, phrases: &Phrases) -> Sentence {
     let marker = dice.pick(phrases.corrections);
-    let mut slip = dice.weighted(&[(95, Slip::Nothing), (2, Slip::Number), (2, Slip::Name), (1, Slip::Size)]);
+    let [of_number, of_name, of_size] = phrases.slips;
+    let right = 100 - of_number - of_name - of_size;
+    let mut slip = dice.weighted(&[
+        (right, Slip::Nothing),
+        (of_number, Slip::Number),
+        (of_name, Slip::Name),
+        (of_size, Slip::Size),
+    ]);
     if slip == Slip::Size && line.size.is_none() {
         slip = Slip::Nothing;
     }
@@ -166,7 +171,6 @@ fn line(line: &Line, order: &Order, dice: &mut Dice, phrases: &Phrases) -> Sente
     let text = match dice.below(100) {
         _ if number.is_empty() || slip == Slip::Number => format!("{number} {name}{wishes}"),
         0..3 if counted && slip != Slip::Name => format!("{name} {number}{wishes}"),
-        3..8 if counted && phrases.number_last && !wishes.is_empty() => format!("{name}{wishes} {number}"),
         _ => format!("{number} {name}{wishes}"),
     };
     // "2 ly" and "ly lớn" meet as "2 ly lớn".
