@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::process::Command;
 
+use ferrotune::device::{self, Machine};
+
 use crate::failure::Failure;
 use crate::{output, units};
 
@@ -17,11 +19,12 @@ Examples:
 pub(crate) struct Args {}
 
 pub(crate) fn run(_: Args) -> Result<(), Failure> {
+    let machine = device::machine();
     let rows: [(&str, String); 11] = [
         ("ferrotune", version()),
         ("system", format!("{} {}", std::env::consts::OS, std::env::consts::ARCH)),
-        ("cores", cores()),
-        ("memory", memory()),
+        ("cores", cores(&machine)),
+        ("memory", memory(&machine)),
         ("instructions", instructions()),
         ("GPU", gpu()),
         ("CUDA", cuda()),
@@ -41,21 +44,15 @@ fn version() -> String {
     format!("{}, built {cuda} the feature `cuda`", env!("CARGO_PKG_VERSION"))
 }
 
-fn cores() -> String {
-    let cores = std::thread::available_parallelism().map_or_else(|_| "unknown".into(), |n| n.to_string());
+fn cores(machine: &Machine) -> String {
     match std::env::var("RAYON_NUM_THREADS") {
-        Ok(n) => format!("{cores}; RAYON_NUM_THREADS={n}"),
-        Err(_) => cores,
+        Ok(n) => format!("{}; RAYON_NUM_THREADS={n}", machine.cores),
+        Err(_) => machine.cores.to_string(),
     }
 }
 
-fn memory() -> String {
-    let field = |text: &str, name: &str| {
-        let line = text.lines().find(|line| line.starts_with(name))?;
-        line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib * 1024)
-    };
-    let Ok(text) = std::fs::read_to_string("/proc/meminfo") else { return "unknown".into() };
-    match (field(&text, "MemTotal:"), field(&text, "MemAvailable:")) {
+fn memory(machine: &Machine) -> String {
+    match (machine.memory_total, machine.memory_available) {
         (Some(total), Some(free)) => format!("{}, {} free", units::bytes(total), units::bytes(free)),
         _ => "unknown".into(),
     }
