@@ -24,8 +24,8 @@ const RUN: &str = "runs/quick-start";
 const SCORED: usize = 100;
 /// Of which shown.
 const SHOWN: usize = 5;
-/// The longest expected answer of the test has 99 tokens.
-const MAX_NEW_TOKENS: usize = 128;
+/// The longest expected answer of the scored orders has 67 tokens.
+const MAX_NEW_TOKENS: usize = 80;
 const BATCH_SIZE: usize = 50;
 
 /// `report.json`.

@@ -54,11 +54,7 @@ pub(super) fn find(name: &str) -> Option<&'static Drink> {
 
 /// An order that may occur in `split`: mostly one drink, sometimes two, seldom three.
 pub(super) fn order(dice: &mut Dice, split: Split) -> Order {
-    // Several drinks are harder than one, so training has more of them.
-    let count = match split {
-        Split::Train => dice.weighted(&[(73, 1), (24, 2), (3, 3)]),
-        Split::Test => dice.weighted(&[(82, 1), (16, 2), (2, 3)]),
-    };
+    let count = dice.weighted(&[(82, 1), (16, 2), (2, 3)]);
     let mut names: Vec<&str> = DRINKS.iter().map(|d| d.name).collect();
     loop {
         dice.shuffle(&mut names);

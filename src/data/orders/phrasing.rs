@@ -62,7 +62,7 @@ const TRAIN: Phrases = Phrases {
         "", "", "", " nha", " nhé", " nha {y}", " ạ", " với ạ", " giúp {m} nha", ", cảm ơn", ", cảm ơn {y}",
         ", {m} cảm ơn", " được không {y}",
     ],
-    slips: [5, 4, 3],
+    slips: [4, 3, 2],
 };
 
 #[rustfmt::skip]
