@@ -109,7 +109,7 @@ pub(super) fn say(order: &Order, dice: &mut Dice, split: Split) -> Sentence {
     }
     let closer = pick_where(dice, phrases.closers, |c| {
         let too_polite = c.contains('ạ') && !speakers.polite;
-        let repeats = opener.contains("giúp") && c.contains("giúp") || ending.ends_with("đi") && c.starts_with(" đi");
+        let repeats = opener.contains("giúp") && c.contains("giúp");
         !(too_polite || repeats)
     });
     ending.push_str(closer);
@@ -168,11 +168,9 @@ fn line(line: &Line, order: &Order, dice: &mut Dice, phrases: &Phrases) -> Sente
     }
     let wishes = wishes(line, slip, marker, dice);
     let counted = number.contains(' ');
-    let text = match dice.below(100) {
-        _ if number.is_empty() || slip == Slip::Number => format!("{number} {name}{wishes}"),
-        0..3 if counted && slip != Slip::Name => format!("{name} {number}{wishes}"),
-        _ => format!("{number} {name}{wishes}"),
-    };
+    // Not where a correction stands between the two.
+    let number_behind = dice.below(100) < 3 && counted && !matches!(slip, Slip::Number | Slip::Name);
+    let text = if number_behind { format!("{name} {number}{wishes}") } else { format!("{number} {name}{wishes}") };
     // "2 ly" and "ly lớn" meet as "2 ly lớn".
     let text = text.replace("ly ly ", "ly ").replace("cốc ly ", "cốc ");
     let frame = if slip == Slip::Nothing { "{}".into() } else { format!("{{}}, {marker}, {{}}") };
