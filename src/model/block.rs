@@ -14,7 +14,7 @@ use super::parameters::{Gradients, ParameterId};
 use crate::Result;
 use crate::ops::attention::{self, CachedSequence, Heads};
 use crate::ops::rope::RopeTable;
-use crate::ops::{qlora_linear, rms_norm, rope, swiglu};
+use crate::ops::{qlora_linear, residual, rms_norm, rope, swiglu};
 use candle_core::Tensor;
 
 /// An RMSNorm's scale.
@@ -106,14 +106,14 @@ impl Block {
         let (q, k) = rope::forward(&q, &k, ctx.rope, ctx.positions)?;
         let (o, attention) = attention::forward(&q, &k, &v, ctx.cu_seqlens, &self.heads)?;
         let (projected, o_proj) = self.o_proj.forward(&o, seed(3))?;
-        let h = (x + projected)?;
+        let h = residual::add(x, &projected)?;
         let (n2, norm2) = self.post_attention_layernorm.forward(&h)?;
         let (gate, gate_saved) = self.gate_proj.forward(&n2, seed(4))?;
         let (up, up_saved) = self.up_proj.forward(&n2, seed(5))?;
         drop(n2);
         let a = swiglu::forward(&gate, &up)?;
         let (projected, down) = self.down_proj.forward(&a, seed(6))?;
-        let y = (&h + projected)?;
+        let y = residual::add(&h, &projected)?;
         let saved = Saved {
             x: x.clone(),
             norm1,
@@ -157,9 +157,10 @@ impl Block {
         let (n2, _) = self.post_attention_layernorm.forward(&h)?;
         let dn2 = some(self.up_proj.backward(&n2, &gate_up[1], &dup, seed(5), true, gradients)?)?;
         drop(dup);
-        let dn2 = (dn2 + some(self.gate_proj.backward(&n2, &gate_up[0], &dgate, seed(4), true, gradients)?)?)?;
+        let through_gate = some(self.gate_proj.backward(&n2, &gate_up[0], &dgate, seed(4), true, gradients)?)?;
+        let dn2 = residual::add(&dn2, &through_gate)?;
         drop((n2, dgate));
-        let dh = (dy + self.post_attention_layernorm.backward(&h, &norm2, &dn2, gradients)?)?;
+        let dh = residual::add(dy, &self.post_attention_layernorm.backward(&h, &norm2, &dn2, gradients)?)?;
         drop((h, dn2));
 
         // h = x + o_proj(attention(rope(q), rope(k), v))
@@ -174,8 +175,8 @@ impl Block {
         if !need_dx {
             return Ok(None);
         }
-        let dn1 = ((some(from_q)? + some(from_k)?)? + some(from_v)?)?;
-        Ok(Some((dh + self.input_layernorm.backward(&x, &norm1, &dn1, gradients)?)?))
+        let dn1 = residual::add(&residual::add(&some(from_q)?, &some(from_k)?)?, &some(from_v)?)?;
+        Ok(Some(residual::add(&dh, &self.input_layernorm.backward(&x, &norm1, &dn1, gradients)?)?))
     }
 
     /// `x` `[N, H]` of new tokens to `y` `[N, H]`, with keys and values of earlier tokens from the caches.
@@ -193,12 +194,12 @@ impl Block {
         let (v, _) = self.v_proj.forward(&n1, None)?;
         let (q, k) = rope::forward(&q, &k, ctx.rope, ctx.positions)?;
         let o = attention::cached(&q, &store(&k, &v)?, &self.heads)?;
-        let h = (x + self.o_proj.forward(&o, None)?.0)?;
+        let h = residual::add(x, &self.o_proj.forward(&o, None)?.0)?;
         let (n2, _) = self.post_attention_layernorm.forward(&h)?;
         let (gate, _) = self.gate_proj.forward(&n2, None)?;
         let (up, _) = self.up_proj.forward(&n2, None)?;
         let (down, _) = self.down_proj.forward(&swiglu::forward(&gate, &up)?, None)?;
-        Ok((h + down)?)
+        residual::add(&h, &down)
     }
 
     /// The linear modules in the order of their names in a checkpoint's layer.

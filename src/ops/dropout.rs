@@ -67,7 +67,7 @@ impl Dropout {
     }
 
     /// Copies `from`, elements `first`, `first + 1`, … of the masked tensor, to `to`, zeroing those not kept.
-    pub(crate) fn zero(&self, first: u64, from: &[f32], to: &mut [f32]) {
+    pub(crate) fn zero<T: Copy + Default>(&self, first: u64, from: &[T], to: &mut [T]) {
         vectorized(
             #[inline(always)]
             || self.zero_inlined(first, from, to),
@@ -75,12 +75,13 @@ impl Dropout {
     }
 
     #[inline(always)]
-    fn zero_inlined(&self, first: u64, from: &[f32], to: &mut [f32]) {
+    fn zero_inlined<T: Copy + Default>(&self, first: u64, from: &[T], to: &mut [T]) {
+        let zero = T::default();
         const WORDS: usize = 16;
         let (key, threshold) = (mix(self.seed), self.threshold());
         let head = (first.wrapping_neg() % 4).min(to.len() as u64) as usize;
         for i in 0..head {
-            to[i] = if self.kept(first + i as u64) { from[i] } else { 0. };
+            to[i] = if self.kept(first + i as u64) { from[i] } else { zero };
         }
         let (from, to) = (&from[head..], &mut to[head..]);
         let mut counter = (first + head as u64) / 4;
@@ -92,12 +93,12 @@ impl Dropout {
                 *w = word(key, counter + i as u64);
             }
             for i in 0..4 * WORDS {
-                to[i] = if keeps(words[i / 4], (i % 4) as u32, threshold) { from[i] } else { 0. };
+                to[i] = if keeps(words[i / 4], (i % 4) as u32, threshold) { from[i] } else { zero };
             }
             counter += WORDS as u64;
         }
         for (i, (from, to)) in from_blocks.remainder().iter().zip(to_blocks.into_remainder()).enumerate() {
-            *to = if keeps(word(key, counter + i as u64 / 4), i as u32 % 4, threshold) { *from } else { 0. };
+            *to = if keeps(word(key, counter + i as u64 / 4), i as u32 % 4, threshold) { *from } else { zero };
         }
     }
 

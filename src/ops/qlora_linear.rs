@@ -82,7 +82,8 @@ const NAME: &str = "qlora_linear";
 /// - `lora` see [`LoraBranch`]; A and B in f32 (f64 for tests)
 /// - returns `y` `[T, out]`, type of `x`, outside candle's graph
 ///
-/// Precision: on the CPU sums in f32. With bf16 inputs the products are bf16, and h is scaled and kept in f32.
+/// Precision: on the CPU sums in f32. With bf16 inputs W, A, B and the scaled h are rounded to bf16 and the products' sums
+/// are f32; h is kept in f32.
 /// Errors: [`Error::Shape`] if the shapes do not fit, [`Error::Config`] for an impossible dropout.
 ///
 /// ```

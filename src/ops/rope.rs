@@ -75,7 +75,7 @@ impl RopeTable {
 /// - `positions` one per token, below the table's `max_positions`
 /// - returns the rotated `q` and `k`, same shapes and types, outside candle's graph
 ///
-/// Precision: cosine and sine are rounded to the type of the input, as the source does.
+/// Precision: cosine and sine are rounded to the type of the input, as the source does; on the CPU they stay f32.
 /// Errors: [`Error::Shape`] if the shapes do not fit, or a position is not in the table.
 ///
 /// ```

@@ -113,7 +113,7 @@ pub struct Adapters {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     pub method: Method,
-    /// Bytes of a number of the compute type: 4 for f32 (always on the CPU), 2 for bf16.
+    /// Bytes of a number of the compute type: 4 for f32, 2 for bf16.
     pub compute_bytes: u64,
     /// Tokens of one micro-batch: at most `per_device_train_batch_size · max_length`.
     pub tokens: u64,

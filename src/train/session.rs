@@ -5,6 +5,7 @@ use super::observer::{Event, Observer};
 use crate::data::{self, Example, Report, Template, TokenizeOptions};
 use crate::lora::{Adapter, peft};
 use crate::model::{self, Batch, Decoder, LoadOptions, Pretrained, Quantization};
+use crate::ops;
 use crate::{Error, Result};
 use candle_core::{DType, Device};
 use std::path::Path;
@@ -119,11 +120,11 @@ impl Session {
     }
 }
 
-/// The device's type for activations: f32 on a CPU, where bf16 products would be widened to it anyway.
+/// The type of activations: bf16 only where the device multiplies it faster than f32.
 pub(super) fn compute_dtype(config: &RunConfig, device: &Device) -> DType {
     match config.quantization.bnb_4bit_compute_dtype {
         // Adapters and every weight of a full fine-tune are f32 masters, and with `full` the model computes with them.
-        ComputeDtype::Bfloat16 if device.is_cuda() && config.method != Method::Full => DType::BF16,
+        ComputeDtype::Bfloat16 if ops::multiplies_bf16(device) && config.method != Method::Full => DType::BF16,
         _ => DType::F32,
     }
 }

@@ -34,7 +34,7 @@ trait Case: std::fmt::Debug {
     /// The outputs in plain tensor operations, which candle can differentiate.
     fn reference(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>>;
 
-    /// The op's own forward and backward; the fused form if the inputs are f32.
+    /// The op's own forward and backward; the fused form if the inputs are f32 or bf16.
     fn op(&self, inputs: &[Tensor], dys: &[Tensor]) -> Computed;
 
     /// The portable forward and backward.
@@ -78,8 +78,9 @@ fn check(case: &dyn Case) -> Result<()> {
     // In bf16 the inputs themselves are rounded, so the truth is that of the rounded ones.
     let half = cast(&inputs, DType::BF16)?;
     let (half_y, half_dx) = differentiate(&cast(&half, DType::F64)?, &dys, |inputs| case.reference(inputs))?;
-    let got = case.op(&half, &cast(&dys, DType::BF16)?)?;
-    compare("portable in bf16", &got, [&half_y, &half_dx], 2f64.powi(-8));
+    let (half_dys, unit) = (cast(&dys, DType::BF16)?, 2f64.powi(-8));
+    compare("portable in bf16", &case.portable(&half, &half_dys)?, [&half_y, &half_dx], unit);
+    compare("fused in bf16", &case.op(&half, &half_dys)?, [&half_y, &half_dx], unit);
 
     finite_differences(case, &wide, &dys, &want_dx)
 }

@@ -66,7 +66,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     let time = match config.data.as_str() {
         "" => None,
         name => {
-            let speed = plan::measured_speed(&shape, &device)?;
+            let speed = plan::measured_speed(&shape, &settings, &device)?;
             Some(time(&config, &pretrained, name, &shape, &settings, speed)?)
         }
     };

@@ -93,7 +93,8 @@ fn train() {
               Quantize the scales of the 4-bit blocks too [default: true]
 
           --bnb-4bit-compute-dtype <TEXT>
-              Type of activations on a GPU; a CPU computes in float32 [default: bfloat16]
+              Type of activations where the device multiplies bfloat16 fast; else float32 [default:
+              bfloat16]
 
     Config keys of [sft]:
           --num-train-epochs <N>

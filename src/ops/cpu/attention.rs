@@ -9,7 +9,9 @@ mod forward;
 pub(crate) use backward::backward;
 pub(crate) use forward::{cached, forward};
 
+use crate::ops::cpu::element::Element;
 use crate::ops::cpu::gemm::Mat;
+use crate::ops::cpu::simd::vectorized;
 use std::ops::Range;
 
 /// Keys per tile, and the most queries per tile.
@@ -18,10 +20,30 @@ const TILE: usize = 64;
 /// A tile's scores: `TILE` columns per row, however many of them are in use.
 type Tile = [[f32; TILE]];
 
-/// The columns of one head in `rows` of a matrix of `width` columns.
-fn head(data: &[f32], width: usize, rows: Range<usize>, head: usize, head_dim: usize) -> Mat<'_> {
-    let count = rows.len();
-    Mat::new(&data[rows.start * width..rows.end * width], count, width).columns(head * head_dim..(head + 1) * head_dim)
+/// The columns of one head in `rows` of a matrix of `width` columns, in f32: where they lie, or copied into `room`.
+fn head<'a, T: Element>(
+    data: &'a [T],
+    width: usize,
+    rows: Range<usize>,
+    head: usize,
+    head_dim: usize,
+    room: &'a mut [f32],
+) -> Mat<'a> {
+    let (count, columns) = (rows.len(), head * head_dim..(head + 1) * head_dim);
+    let data = &data[rows.start * width..rows.end * width];
+    if let Some(data) = T::as_f32(data) {
+        return Mat::new(data, count, width).columns(columns);
+    }
+    let room = &mut room[..count * head_dim];
+    vectorized(
+        #[inline(always)]
+        || {
+            for (to, from) in room.chunks_exact_mut(head_dim).zip(data.chunks_exact(width)) {
+                to.iter_mut().zip(&from[columns.clone()]).for_each(|(to, from)| *to = from.get());
+            }
+        },
+    );
+    Mat::new(room, count, head_dim)
 }
 
 /// Sum of a row, in the order that keeps vector registers busy.
@@ -60,7 +82,7 @@ fn blocks(cu_seqlens: &[usize], size: usize) -> Vec<(usize, Range<usize>)> {
 }
 
 /// Takes the first `count` elements off `rest`.
-fn take<'a>(rest: &mut &'a mut [f32], count: usize) -> &'a mut [f32] {
+fn take<'a, T>(rest: &mut &'a mut [T], count: usize) -> &'a mut [T] {
     let (first, later) = std::mem::take(rest).split_at_mut(count);
     *rest = later;
     first

@@ -43,6 +43,26 @@ enum Scales<'a> {
 }
 
 impl Blocks<'_> {
+    /// How many elements there are, rounded up to an even number.
+    pub(crate) fn len(&self) -> usize {
+        2 * self.packed.len()
+    }
+
+    /// Two elements a byte, the first in the high half.
+    pub(crate) fn packed(&self) -> &[u8] {
+        self.packed
+    }
+
+    /// What the sixteen values of a half are worth before scaling.
+    pub(crate) fn code(&self) -> &[f32; 16] {
+        &self.code
+    }
+
+    /// Elements that share a scale.
+    pub(crate) fn blocksize(&self) -> usize {
+        self.blocksize
+    }
+
     /// Writes elements `first`, `first + 1`, … of the flattened matrix, on all threads of the pool.
     pub(crate) fn decode(&self, first: usize, out: &mut [f32]) {
         // A whole number of the usual blocks, of a size that outweighs handing it over.
@@ -93,8 +113,9 @@ impl Blocks<'_> {
         }
     }
 
+    /// What the code of block `block` is multiplied by.
     #[inline(always)]
-    fn scale(&self, block: usize) -> f32 {
+    pub(crate) fn scale(&self, block: usize) -> f32 {
         match self.scales {
             Scales::Plain(absmax) => absmax[block],
             Scales::Nested { codes, map, absmax, blocksize, offset } => {

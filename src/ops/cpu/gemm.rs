@@ -75,7 +75,7 @@ fn span(rows: usize, cols: usize, row_stride: usize, col_stride: usize) -> Optio
 }
 
 /// What happens to the destination's old elements.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Old {
     Overwrite,
     Add,

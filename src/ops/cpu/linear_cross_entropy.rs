@@ -1,4 +1,4 @@
-//! `ops::linear_cross_entropy` on the CPU in f32; the mathematics stand there.
+//! `ops::linear_cross_entropy` on the CPU, here in f32, in `bf16` for that type; the mathematics stand there.
 //!
 //! The rows are shared out among the threads. Each task goes over the vocabulary in panels and keeps, for each of its
 //! rows, the largest logit so far, the sum of the exponentials below it, and the same sum weighted with W's rows, which
@@ -11,13 +11,16 @@
 //! A panel of W is read from memory once and used twice while it is in the cache, and no more logits exist than a
 //! panel's. The head's gradient needs final probabilities, so it goes over the panels a second time.
 
+mod bf16;
+
 use crate::error::Result;
+use crate::ops::cpu::element::{self, Element};
 use crate::ops::cpu::exp::exp;
 use crate::ops::cpu::gemm::{Mat, MatMut, Old, Threads, gemm};
 use crate::ops::cpu::simd::vectorized;
-use crate::ops::cpu::{scratch, slice};
+use crate::ops::cpu::{product, scratch, slice};
 use crate::ops::linear_cross_entropy::{IGNORE_INDEX, Output, Wants};
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use rayon::prelude::*;
 
 /// Rows of W at a time.
@@ -30,43 +33,82 @@ type Gradients = (Output, Option<Tensor>, Option<Tensor>);
 /// The loss and the gradients for h and W, or `None` where this form does not apply.
 pub(crate) fn forward(h: &Tensor, w: &Tensor, targets: &[u32], wants: Wants) -> Result<Option<Gradients>> {
     let (&[t, hidden], &[vocab, _]) = (h.dims(), w.dims()) else { return Ok(None) };
+    let rows = Rows::of(targets);
+    if h.dtype() == DType::BF16 {
+        let (Some(h), Some(w)) = (slice::of::<half::bf16>(h), slice::of::<half::bf16>(w)) else { return Ok(None) };
+        if wants == Wants::HiddenAndHeadGradient || !product::is_fast() {
+            return Ok(None);
+        }
+        let (h, head) = (rows.gather(&h, hidden), bf16::Head { w: &w, hidden });
+        let (output, dh, _) = rows.map(&h, hidden, wants, |h, ids, normalizers, dh| head.rows(h, ids, normalizers, dh));
+        let dh = dh.map(|dh| rows.scatter::<half::bf16>(&dh, t, hidden)).transpose()?;
+        return Ok(Some((output, dh, None)));
+    }
     let (Some(h), Some(w)) = (slice::of::<f32>(h), slice::of::<f32>(w)) else { return Ok(None) };
-    let trained = (0..t).filter(|&t| targets[t] != IGNORE_INDEX).collect::<Vec<_>>();
-    let ids = trained.iter().map(|&t| targets[t] as usize).collect::<Vec<_>>();
-    let gathered = trained.iter().flat_map(|&t| &h[t * hidden..][..hidden]).copied().collect::<Vec<f32>>();
-    let head = Head { w: &w, hidden };
-
-    // Every thread gets the same number of tasks, all of about the same number of rows.
-    let threads = rayon::current_num_threads();
-    let rounds = trained.len().div_ceil(threads * ROWS).max(1);
-    let rows = trained.len().div_ceil(threads * rounds).max(1);
-    let mut dh = vec![0f32; if wants == Wants::Loss { 0 } else { gathered.len() }];
-    let mut normalizers = vec![Normalizer::default(); ids.len()];
-    let mut no_dh = vec![(); ids.len().div_ceil(rows)];
-    let tasks = gathered.par_chunks(rows * hidden).zip(ids.par_chunks(rows)).zip(normalizers.par_chunks_mut(rows));
-    let losses: Vec<f64> = if wants == Wants::Loss {
-        let tasks = tasks.zip(no_dh.par_iter_mut());
-        tasks.map(|(((h, ids), normalizers), _)| head.rows(h, ids, normalizers, None)).collect()
-    } else {
-        let tasks = tasks.zip(dh.par_chunks_mut(rows * hidden));
-        tasks.map(|(((h, ids), normalizers), dh)| head.rows(h, ids, normalizers, Some(dh))).collect()
-    };
-    let output = Output { loss_sum: losses.iter().sum(), count: ids.len() };
-    if wants == Wants::Loss {
-        return Ok(Some((output, None, None)));
-    }
-
-    let mut scattered = vec![0f32; t * hidden];
-    for (&t, dh) in trained.iter().zip(dh.chunks_exact(hidden)) {
-        scattered[t * hidden..][..hidden].copy_from_slice(dh);
-    }
-    let dh = Tensor::from_vec(scattered, (t, hidden), &Device::Cpu)?;
+    let (h, head) = (rows.gather(&h, hidden), Head { w: &w, hidden });
+    let (output, dh, normalizers) =
+        rows.map(&h, hidden, wants, |h, ids, normalizers, dh| head.rows(h, ids, normalizers, dh));
+    let dh = dh.map(|dh| rows.scatter::<f32>(&dh, t, hidden)).transpose()?;
     let mut dw = None;
     if wants == Wants::HiddenAndHeadGradient {
-        let values = head.weight_gradient(&gathered, &ids, &normalizers, vocab);
+        let values = head.weight_gradient(&h, &rows.ids, &normalizers, vocab);
         dw = Some(Tensor::from_vec(values, (vocab, hidden), &Device::Cpu)?);
     }
-    Ok(Some((output, Some(dh), dw)))
+    Ok(Some((output, dh, dw)))
+}
+
+/// The rows that have a target.
+struct Rows {
+    trained: Vec<usize>,
+    ids: Vec<usize>,
+}
+
+impl Rows {
+    fn of(targets: &[u32]) -> Self {
+        let trained = (0..targets.len()).filter(|&t| targets[t] != IGNORE_INDEX).collect::<Vec<_>>();
+        let ids = trained.iter().map(|&t| targets[t] as usize).collect();
+        Self { trained, ids }
+    }
+
+    /// These rows of `h`.
+    fn gather<T: Element>(&self, h: &[T], hidden: usize) -> Vec<T> {
+        self.trained.iter().flat_map(|&t| &h[t * hidden..][..hidden]).copied().collect()
+    }
+
+    /// Calls `body` with the rows `h`, their targets, normalizers and gradients, a part to each task, and adds up the losses.
+    fn map<T: Element>(
+        &self,
+        h: &[T],
+        hidden: usize,
+        wants: Wants,
+        body: impl Fn(&[T], &[usize], &mut [Normalizer], Option<&mut [f32]>) -> f64 + Sync,
+    ) -> (Output, Option<Vec<f32>>, Vec<Normalizer>) {
+        // Every thread gets the same number of tasks, all of about the same number of rows.
+        let (ids, threads) = (&self.ids, rayon::current_num_threads());
+        let rounds = ids.len().div_ceil(threads * ROWS).max(1);
+        let rows = ids.len().div_ceil(threads * rounds).max(1);
+        let mut normalizers = vec![Normalizer::default(); ids.len()];
+        let mut dh = (wants != Wants::Loss).then(|| vec![0f32; h.len()]);
+        let mut dhs: Vec<Option<&mut [f32]>> = match &mut dh {
+            Some(dh) => dh.chunks_mut(rows * hidden).map(Some).collect(),
+            None => (0..ids.len().div_ceil(rows)).map(|_| None).collect(),
+        };
+        let tasks = h.par_chunks(rows * hidden).zip(ids.par_chunks(rows)).zip(normalizers.par_chunks_mut(rows));
+        let tasks = tasks.zip(dhs.par_iter_mut());
+        let losses: Vec<f64> =
+            tasks.map(|(((h, ids), normalizers), dh)| body(h, ids, normalizers, dh.take())).collect();
+        drop(dhs);
+        (Output { loss_sum: losses.iter().sum(), count: ids.len() }, dh, normalizers)
+    }
+
+    /// The gradients of all `t` rows: `dh`, and zeros where there is no target.
+    fn scatter<T: Element>(&self, dh: &[f32], t: usize, hidden: usize) -> Result<Tensor> {
+        let mut all = T::zeros(t * hidden);
+        for (&t, dh) in self.trained.iter().zip(dh.chunks_exact(hidden)) {
+            all[t * hidden..][..hidden].iter_mut().zip(dh).for_each(|(to, d)| *to = T::of(*d));
+        }
+        Ok(element::tensor(all, (t, hidden))?)
+    }
 }
 
 /// What turns a row's logits into probabilities: `exp(l - max) / sum`.

@@ -1,8 +1,10 @@
-//! `ops::qlora_linear` on the CPU in f32; the mathematics stand there.
+//! `ops::qlora_linear` on the CPU, here in f32, in `bf16` for that type; the mathematics stand there.
 //!
 //! Large inputs: W is decoded by panels of rows into scratch memory, and everything accumulates into `y` and `dx` inside
 //! the products. Few rows (decoding): each row of W is decoded once, into the first-level cache, and multiplied
 //! with all rows of x, since a product of that shape would only wait for the decoded matrix.
+
+mod bf16;
 
 use crate::error::Result;
 use crate::ops::cpu::decode::{Blocks, Lent};
@@ -12,7 +14,7 @@ use crate::ops::cpu::slice::{self, Slice};
 use crate::ops::dropout::Dropout;
 use crate::ops::qlora_linear::{Grads, LoraBranch, Needs};
 use crate::ops::weight::Weight;
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 use std::ops::Range;
@@ -34,6 +36,9 @@ pub(crate) fn forward(
     let (t, input, out) = (x.dims()[0], w.in_features(), w.out_features());
     if t * input * out == 0 {
         return Ok(None);
+    }
+    if x.dtype() == DType::BF16 && bias.is_none() {
+        return bf16::forward(x, w, lora);
     }
     let (Some(x), Some(lent)) = (slice::of::<f32>(x), LentWeight::of(w)) else { return Ok(None) };
     let bias = match bias.map(slice::of::<f32>) {
@@ -92,6 +97,9 @@ pub(crate) fn backward(
     let (t, input, out) = (x.dims()[0], w.in_features(), w.out_features());
     if t * input * out == 0 {
         return Ok(None);
+    }
+    if x.dtype() == DType::BF16 {
+        return bf16::backward(x, w, lora, h, dy, needs);
     }
     let (Some(x), Some(dy), Some(lent)) = (slice::of::<f32>(x), slice::of::<f32>(dy), LentWeight::of(w)) else {
         return Ok(None);

@@ -139,7 +139,7 @@ pub static KEYS: &[Key] = &[
     key!(Lora, "alpha_pattern", lora.alpha_pattern, |m: &BTreeMap<String, f64>| m.values().all(|x| *x > 0.0), "a table of layer names (the ends of dotted names, no regular expressions) and numbers above 0", "Alphas of single layers, such as { q_proj = 16 }"),
     key!(Quantization, "bnb_4bit_quant_type", quantization.bnb_4bit_quant_type, |_| true, "`\"nf4\"`, `\"fp4\"` or `\"none\"`", "4-bit type of the frozen weights under qlora"),
     key!(Quantization, "bnb_4bit_use_double_quant", quantization.bnb_4bit_use_double_quant, |_| true, SWITCH, "Quantize the scales of the 4-bit blocks too"),
-    key!(Quantization, "bnb_4bit_compute_dtype", quantization.bnb_4bit_compute_dtype, |_| true, "`\"bfloat16\"` or `\"float32\"`", "Type of activations on a GPU; a CPU computes in float32"),
+    key!(Quantization, "bnb_4bit_compute_dtype", quantization.bnb_4bit_compute_dtype, |_| true, "`\"bfloat16\"` or `\"float32\"`", "Type of activations where the device multiplies bfloat16 fast; else float32"),
     key!(Sft, "num_train_epochs", sft.num_train_epochs, |x: &f64| *x > 0.0, POSITIVE, "Passes over the data"),
     key!(Sft, "max_steps", sft.max_steps, |n: &Option<usize>| *n != Some(0), "-1 or a whole number of at least 1", "Optimizer steps; -1 lets num_train_epochs decide"),
     key!(Sft, "per_device_train_batch_size", sft.per_device_train_batch_size, |n: &usize| *n >= 1, COUNT, "Rows of a micro-batch"),

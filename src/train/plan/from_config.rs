@@ -4,6 +4,8 @@ use candle_core::{DType, Device, Tensor};
 
 use super::{Adapters, Method, Projection, Settings, Shape};
 use crate::model::Config;
+use crate::ops::qlora_linear;
+use crate::ops::weight::Weight;
 use crate::train::config::{self, RunConfig};
 use crate::train::session::compute_dtype;
 use crate::{Error, Result};
@@ -56,16 +58,20 @@ impl Settings {
     }
 }
 
-/// Floating-point operations a second that the products of a model of this `shape` reach on `device`: measured on one,
-/// half a second long.
+/// Floating-point operations a second that the products of a model of this `shape` reach on `device` in the compute type
+/// of `settings`: measured on one, half a second long.
 ///
 /// Errors: the device's.
-pub fn measured_speed(shape: &Shape, device: &Device) -> Result<f64> {
+pub fn measured_speed(shape: &Shape, settings: &Settings, device: &Device) -> Result<f64> {
     const ROWS: usize = 512;
     let (hidden, inner) = (shape.hidden as usize, shape.intermediate as usize);
-    let x = Tensor::randn(0f32, 1.0, (ROWS, hidden), device)?;
-    let w = Tensor::randn(0f32, 1.0, (hidden, inner), device)?;
-    let product = || -> Result<f32> { Ok(x.matmul(&w)?.max_all()?.to_dtype(DType::F32)?.to_scalar()?) };
+    let dtype = if settings.compute_bytes == 2 { DType::BF16 } else { DType::F32 };
+    let random = |rows, cols| Tensor::randn(0f32, 1.0, (rows, cols), device)?.to_dtype(dtype);
+    let (x, w) = (random(ROWS, hidden)?, Weight::Dense(random(inner, hidden)?));
+    let product = || -> Result<f32> {
+        let (y, _) = qlora_linear::forward(&x, &w, None, None)?;
+        Ok(y.get(0)?.max_all()?.to_dtype(DType::F32)?.to_scalar()?)
+    };
     product()?;
     let started = std::time::Instant::now();
     let mut products = 0;

@@ -121,6 +121,12 @@ impl Inputs {
         }
     }
 
+    /// Activations and a dense weight in bf16, A and B in f32, no bias.
+    fn in_bf16(&self) -> Self {
+        let Self { x, w, dy, .. } = self.to(DType::BF16);
+        Self { x, w, dy, bias: None, a: self.a.clone(), b: self.b.clone(), lora: self.lora }
+    }
+
     fn needs(&self) -> Needs {
         Needs { dx: true, dw: matches!(self.w, Weight::Dense(_)) }
     }
@@ -186,6 +192,31 @@ fn equals_autograd_in_every_form() {
         compare("fused f32", case, &(y, grads), &want, f32::EPSILON as f64);
         compare("portable f32", case, &inputs.run_portable(), &want, f32::EPSILON as f64);
         compare("portable f64", case, &inputs.to(DType::F64).run_portable(), &want, 4. * f64::EPSILON);
+    }
+}
+
+/// In bf16 the inputs are rounded already; W, h and the gradients in between are rounded once more.
+#[test]
+fn in_bf16_equals_autograd_of_the_rounded_inputs() {
+    for case in cases() {
+        let inputs = case.inputs().in_bf16();
+        let mut want = inputs.to(DType::F64).run_autograd().unwrap();
+        want.1.dw = None;
+        let branch = inputs.branch();
+        let (y, saved) = qlora_linear::forward(&inputs.x, &inputs.w, None, branch.as_ref()).unwrap();
+        let needs = Needs { dx: true, dw: false };
+        let grads = qlora_linear::backward(&inputs.x, &inputs.w, branch.as_ref(), &saved, &inputs.dy, needs).unwrap();
+        for (what, got, want) in [
+            ("y", Some(&y), Some(&want.0)),
+            ("dx", grads.dx.as_ref(), want.1.dx.as_ref()),
+            ("da", grads.da.as_ref(), want.1.da.as_ref().filter(|_| case.rank > 0)),
+            ("db", grads.db.as_ref(), want.1.db.as_ref().filter(|_| case.rank > 0)),
+        ] {
+            assert_eq!(got.is_some(), want.is_some(), "{what}, {case:?}");
+            if let (Some(got), Some(want)) = (got, want) {
+                close(&format!("bf16 {what}, {case:?}"), got, want, 2f64.powi(-6), 1);
+            }
+        }
     }
 }
 

@@ -86,6 +86,25 @@ fn equals_autograd_in_every_form() -> Result<()> {
     Ok(())
 }
 
+/// In bf16 the inputs are rounded already; exponentials and the gradient are rounded once more.
+#[test]
+fn in_bf16_equals_autograd_of_the_rounded_inputs() -> Result<()> {
+    for case in LOSS_CASES {
+        let LossInputs { h, w, targets } = loss_inputs(case);
+        let (h, w) = (h.to_dtype(DType::BF16)?, w.to_dtype(DType::BF16)?);
+        let rounded = LossInputs { h: h.to_dtype(DType::F32)?, w: w.to_dtype(DType::F32)?, targets: targets.clone() };
+        let (loss, dh, _) = loss_by_autograd(&rounded)?;
+        let (output, saved) = linear_cross_entropy::forward(&h, &w, &targets, Wants::HiddenGradient)?;
+        let scalar = |v: f64| Tensor::new(&[v], &Device::Cpu);
+        close(&format!("bf16 loss, {case:?}"), &scalar(output.loss_sum)?, &scalar(loss)?, 1e-5, 1);
+        let (got, _) = linear_cross_entropy::backward(saved, 1.)?;
+        close(&format!("bf16 dh, {case:?}"), &got, &dh, 2f64.powi(-7), 1);
+        let (output, _) = linear_cross_entropy::forward(&h, &w, &targets, Wants::Loss)?;
+        close(&format!("bf16 loss alone, {case:?}"), &scalar(output.loss_sum)?, &scalar(loss)?, 1e-5, 1);
+    }
+    Ok(())
+}
+
 #[test]
 fn equals_finite_differences() -> Result<()> {
     for case in LOSS_CASES.iter().filter(|c| c.1 == 7) {

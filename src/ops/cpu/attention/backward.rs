@@ -6,25 +6,40 @@
 use super::{TILE, Tile, blocks, head, take};
 use crate::error::Result;
 use crate::ops::attention::{Backward, Heads};
+use crate::ops::cpu::element::{self, Element};
 use crate::ops::cpu::exp::exp;
 use crate::ops::cpu::gemm::{Mat, MatMut, Old, Threads, gemm};
 use crate::ops::cpu::simd::vectorized;
-use crate::ops::cpu::slice;
-use candle_core::Tensor;
+use crate::ops::cpu::{scratch, slice};
+use candle_core::{DType, Tensor};
+use half::bf16;
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// `None` unless the tensors are on the CPU, f32 and contiguous.
+/// `None` unless the tensors are on the CPU, all f32 or all bf16, and contiguous.
 pub(crate) fn backward(
     tensors: &Backward,
     cu_seqlens: &[usize],
     heads: &Heads,
 ) -> Result<Option<(Tensor, Tensor, Tensor)>> {
+    match tensors.q.dtype() {
+        DType::BF16 => backward_as::<bf16>(tensors, cu_seqlens, heads),
+        _ => backward_as::<f32>(tensors, cu_seqlens, heads),
+    }
+}
+
+fn backward_as<T: Element>(
+    tensors: &Backward,
+    cu_seqlens: &[usize],
+    heads: &Heads,
+) -> Result<Option<(Tensor, Tensor, Tensor)>> {
     let Backward { q, k, v, o, lse, d_o } = *tensors;
-    let lent = [q, k, v, o, lse, d_o].map(slice::of::<f32>);
-    let [Some(qs), Some(ks), Some(vs), Some(os), Some(lse), Some(d_os)] = &lent else { return Ok(None) };
+    let lent = [q, k, v, o, d_o].map(slice::of::<T>);
+    let ([Some(qs), Some(ks), Some(vs), Some(os), Some(d_os)], Some(lse)) = (&lent, slice::of::<f32>(lse)) else {
+        return Ok(None);
+    };
     let delta = delta(os, d_os, heads);
-    let inputs = Inputs { q: qs, k: ks, v: vs, d_o: d_os, lse, delta: &delta, heads };
+    let inputs = Inputs { q: qs, k: ks, v: vs, d_o: d_os, lse: &lse, delta: &delta, heads };
 
     // Query heads with a common key head go into one task if that leaves enough tasks to share evenly.
     let sequences = cu_seqlens.len() - 1;
@@ -44,9 +59,7 @@ pub(crate) fn backward(
         .collect();
     done.sort_by_key(|(task, _)| *task);
 
-    let mut dq = vec![0f32; qs.len()];
-    let mut dk = vec![0f32; ks.len()];
-    let mut dv = vec![0f32; vs.len()];
+    let (mut dq, mut dk, mut dv) = (T::zeros(qs.len()), T::zeros(ks.len()), T::zeros(vs.len()));
     let (mut dq_rest, mut dk_rest, mut dv_rest) = (&mut dq[..], &mut dk[..], &mut dv[..]);
     let (width, kv_width, d) = (heads.q_width(), heads.kv_width(), heads.head_dim);
     let jobs: Vec<_> = blocks(cu_seqlens, TILE)
@@ -61,46 +74,62 @@ pub(crate) fn backward(
         })
         .collect();
     jobs.into_par_iter().for_each(|(sequence, rows, [dq, dk, dv])| {
-        for (task, part) in &done[sequence * parts..(sequence + 1) * parts] {
-            let first = task % parts * per_task;
-            let kv_head = first / heads.group();
-            add_columns(&part.dq, per_task * d, rows.clone(), dq, width, first * d);
-            add_columns(&part.dk, d, rows.clone(), dk, kv_width, kv_head * d);
-            add_columns(&part.dv, d, rows.clone(), dv, kv_width, kv_head * d);
+        let parts = &done[sequence * parts..(sequence + 1) * parts];
+        // `group` heads of q to a key head, so that many tasks or one.
+        let shared = heads.group() / per_task;
+        for (kv_head, parts) in parts.chunks_exact(shared).enumerate() {
+            for (i, (_, part)) in parts.iter().enumerate() {
+                let first = (kv_head * shared + i) * per_task;
+                put_columns(&[&part.dq], per_task * d, rows.clone(), dq, width, first * d);
+            }
+            let of = |get: fn(&Part) -> &Vec<f32>| parts.iter().map(|(_, part)| &get(part)[..]).collect::<Vec<_>>();
+            put_columns(&of(|part| &part.dk), d, rows.clone(), dk, kv_width, kv_head * d);
+            put_columns(&of(|part| &part.dv), d, rows.clone(), dv, kv_width, kv_head * d);
         }
     });
-    let out = |values, like: &Tensor| Tensor::from_vec(values, like.shape(), like.device());
-    Ok(Some((out(dq, q)?, out(dk, k)?, out(dv, v)?)))
+    Ok(Some((element::tensor(dq, q.shape())?, element::tensor(dk, k.shape())?, element::tensor(dv, v.shape())?)))
 }
 
-/// Adds `rows` of a matrix of `part_width` columns to the columns of `out` from `column` on.
-fn add_columns(part: &[f32], part_width: usize, rows: Range<usize>, out: &mut [f32], width: usize, column: usize) {
-    let part = &part[rows.start * part_width..rows.end * part_width];
-    for (out, part) in out.chunks_exact_mut(width).zip(part.chunks_exact(part_width)) {
-        out[column..column + part_width].iter_mut().zip(part).for_each(|(out, part)| *out += part);
+/// Writes the sum of `rows` of matrices of `part_width` columns to the columns of `out` from `column` on.
+fn put_columns<T: Element>(
+    parts: &[&[f32]],
+    part_width: usize,
+    rows: Range<usize>,
+    out: &mut [T],
+    width: usize,
+    column: usize,
+) {
+    let mut sum = vec![0f32; part_width];
+    for (row, out) in rows.zip(out.chunks_exact_mut(width)) {
+        let row = row * part_width..(row + 1) * part_width;
+        sum.copy_from_slice(&parts[0][row.clone()]);
+        for part in &parts[1..] {
+            sum.iter_mut().zip(&part[row.clone()]).for_each(|(sum, part)| *sum += part);
+        }
+        out[column..column + part_width].iter_mut().zip(&sum).for_each(|(out, sum)| *out = T::of(*sum));
     }
 }
 
 /// The sum of do ∘ o over each head of each row, `[T, n_heads]`.
-fn delta(o: &[f32], d_o: &[f32], heads: &Heads) -> Vec<f32> {
+fn delta<T: Element>(o: &[T], d_o: &[T], heads: &Heads) -> Vec<f32> {
     let d = heads.head_dim;
     let mut delta = vec![0f32; o.len() / d];
     let rows = heads.n_heads * 16;
     delta.par_chunks_mut(rows).zip(o.par_chunks(rows * d)).zip(d_o.par_chunks(rows * d)).for_each(
         |((delta, o), d_o)| {
             for ((delta, o), d_o) in delta.iter_mut().zip(o.chunks_exact(d)).zip(d_o.chunks_exact(d)) {
-                *delta = o.iter().zip(d_o).map(|(o, d_o)| o * d_o).sum();
+                *delta = o.iter().zip(d_o).map(|(o, d_o)| o.get() * d_o.get()).sum();
             }
         },
     );
     delta
 }
 
-struct Inputs<'a> {
-    q: &'a [f32],
-    k: &'a [f32],
-    v: &'a [f32],
-    d_o: &'a [f32],
+struct Inputs<'a, T> {
+    q: &'a [T],
+    k: &'a [T],
+    v: &'a [T],
+    d_o: &'a [T],
     lse: &'a [f32],
     delta: &'a [f32],
     heads: &'a Heads,
@@ -115,7 +144,7 @@ struct Part {
     dv: Vec<f32>,
 }
 
-impl Inputs<'_> {
+impl<T: Element> Inputs<'_, T> {
     /// `rows` are the sequence's, `q_heads` share a key head.
     fn backward(&self, rows: Range<usize>, q_heads: Range<usize>) -> Part {
         let (len, d) = (rows.len(), self.heads.head_dim);
@@ -124,37 +153,42 @@ impl Inputs<'_> {
         let dq_width = q_heads.len() * d;
         let mut part = Part { dq: vec![0.; len * dq_width], dk: vec![0.; len * d], dv: vec![0.; len * d] };
         let (mut p, mut ds) = (vec![[0f32; TILE]; TILE], vec![[0f32; TILE]; TILE]);
-        for key_start in (0..len).step_by(TILE) {
-            let keys = key_start..(key_start + TILE).min(len);
-            let n = keys.len();
-            let key_rows = rows.start + keys.start..rows.start + keys.end;
-            let k = head(self.k, kv_width, key_rows.clone(), kv_head, d);
-            let v = head(self.v, kv_width, key_rows, kv_head, d);
-            for query_start in (key_start..len).step_by(TILE) {
-                let queries = query_start..(query_start + TILE).min(len);
-                let m = queries.len();
-                let query_rows = rows.start + queries.start..rows.start + queries.end;
-                for h in q_heads.clone() {
-                    let q = head(self.q, width, query_rows.clone(), h, d);
-                    let d_o = head(self.d_o, width, query_rows.clone(), h, d);
-                    let scores = MatMut::columns(p.as_flattened_mut(), m, n, TILE);
-                    gemm(scale, q, k.t(), scores, Old::Overwrite, Threads::One);
-                    let dp = MatMut::columns(ds.as_flattened_mut(), m, n, TILE);
-                    gemm(1., d_o, v.t(), dp, Old::Overwrite, Threads::One);
-                    let diagonal = query_start == key_start;
-                    self.softmax_backward(query_rows.clone(), h, n, diagonal, &mut p[..m], &mut ds[..m]);
+        scratch::with(4 * TILE * d, |rooms: &mut [f32]| {
+            let mut rooms = rooms.chunks_exact_mut(TILE * d);
+            let mut room = || rooms.next().unwrap_or_default();
+            let (k_room, v_room, q_room, d_o_room) = (room(), room(), room(), room());
+            for key_start in (0..len).step_by(TILE) {
+                let keys = key_start..(key_start + TILE).min(len);
+                let n = keys.len();
+                let key_rows = rows.start + keys.start..rows.start + keys.end;
+                let k = head(self.k, kv_width, key_rows.clone(), kv_head, d, k_room);
+                let v = head(self.v, kv_width, key_rows, kv_head, d, v_room);
+                for query_start in (key_start..len).step_by(TILE) {
+                    let queries = query_start..(query_start + TILE).min(len);
+                    let m = queries.len();
+                    let query_rows = rows.start + queries.start..rows.start + queries.end;
+                    for h in q_heads.clone() {
+                        let q = head(self.q, width, query_rows.clone(), h, d, q_room);
+                        let d_o = head(self.d_o, width, query_rows.clone(), h, d, d_o_room);
+                        let scores = MatMut::columns(p.as_flattened_mut(), m, n, TILE);
+                        gemm(scale, q, k.t(), scores, Old::Overwrite, Threads::One);
+                        let dp = MatMut::columns(ds.as_flattened_mut(), m, n, TILE);
+                        gemm(1., d_o, v.t(), dp, Old::Overwrite, Threads::One);
+                        let diagonal = query_start == key_start;
+                        self.softmax_backward(query_rows.clone(), h, n, diagonal, &mut p[..m], &mut ds[..m]);
 
-                    let p = Mat::new(p[..m].as_flattened(), m, TILE).columns(0..n);
-                    let ds = Mat::new(ds[..m].as_flattened(), m, TILE).columns(0..n);
-                    let dv = MatMut::new(&mut part.dv[keys.start * d..keys.end * d], n, d);
-                    gemm(1., p.t(), d_o, dv, Old::Add, Threads::One);
-                    let dk = MatMut::new(&mut part.dk[keys.start * d..keys.end * d], n, d);
-                    gemm(scale, ds.t(), q, dk, Old::Add, Threads::One);
-                    let dq = &mut part.dq[queries.start * dq_width + (h - q_heads.start) * d..];
-                    gemm(scale, ds, k, MatMut::columns(dq, m, d, dq_width), Old::Add, Threads::One);
+                        let p = Mat::new(p[..m].as_flattened(), m, TILE).columns(0..n);
+                        let ds = Mat::new(ds[..m].as_flattened(), m, TILE).columns(0..n);
+                        let dv = MatMut::new(&mut part.dv[keys.start * d..keys.end * d], n, d);
+                        gemm(1., p.t(), d_o, dv, Old::Add, Threads::One);
+                        let dk = MatMut::new(&mut part.dk[keys.start * d..keys.end * d], n, d);
+                        gemm(scale, ds.t(), q, dk, Old::Add, Threads::One);
+                        let dq = &mut part.dq[queries.start * dq_width + (h - q_heads.start) * d..];
+                        gemm(scale, ds, k, MatMut::columns(dq, m, d, dq_width), Old::Add, Threads::One);
+                    }
                 }
             }
-        }
+        });
         part
     }
 

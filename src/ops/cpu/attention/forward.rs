@@ -3,15 +3,17 @@
 use super::{TILE, Tile, blocks, head, max, sum, take};
 use crate::error::Result;
 use crate::ops::attention::{CachedSequence, Heads, Saved};
+use crate::ops::cpu::element::{self, Element};
 use crate::ops::cpu::exp::exp;
 use crate::ops::cpu::gemm::{Mat, MatMut, Old, Threads, gemm};
 use crate::ops::cpu::simd::vectorized;
-use crate::ops::cpu::slice;
-use candle_core::Tensor;
+use crate::ops::cpu::{scratch, slice};
+use candle_core::{DType, Tensor};
+use half::bf16;
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// `None` unless the tensors are on the CPU, f32 and contiguous.
+/// `None` unless the tensors are on the CPU, all f32 or all bf16, and contiguous.
 pub(crate) fn forward(
     q: &Tensor,
     k: &Tensor,
@@ -19,10 +21,23 @@ pub(crate) fn forward(
     cu_seqlens: &[usize],
     heads: &Heads,
 ) -> Result<Option<(Tensor, Saved)>> {
-    let [Some(qs), Some(ks), Some(vs)] = [q, k, v].map(slice::of::<f32>) else { return Ok(None) };
+    match q.dtype() {
+        DType::BF16 => forward_as::<bf16>(q, k, v, cu_seqlens, heads),
+        _ => forward_as::<f32>(q, k, v, cu_seqlens, heads),
+    }
+}
+
+fn forward_as<T: Element>(
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    cu_seqlens: &[usize],
+    heads: &Heads,
+) -> Result<Option<(Tensor, Saved)>> {
+    let [Some(qs), Some(ks), Some(vs)] = [q, k, v].map(slice::of::<T>) else { return Ok(None) };
     let (qs, ks, vs) = (&*qs, &*ks, &*vs);
     let (tokens, width, n_heads) = (q.dim(0)?, heads.q_width(), heads.n_heads);
-    let mut o = vec![0f32; tokens * width];
+    let mut o = T::zeros(tokens * width);
     let mut lse = vec![0f32; tokens * n_heads];
 
     let (mut o_rest, mut lse_rest) = (&mut o[..], &mut lse[..]);
@@ -42,18 +57,25 @@ pub(crate) fn forward(
     }
     run(tasks, heads);
     let saved = Saved { lse: Tensor::from_vec(lse, (tokens, n_heads), q.device())? };
-    Ok(Some((Tensor::from_vec(o, q.shape(), q.device())?, saved)))
+    Ok(Some((element::tensor(o, q.shape())?, saved)))
 }
 
-/// `None` unless the tensors are on the CPU, f32 and contiguous.
+/// `None` unless the tensors are on the CPU, all f32 or all bf16, and contiguous.
 pub(crate) fn cached(q: &Tensor, sequences: &[CachedSequence], heads: &Heads) -> Result<Option<Tensor>> {
-    let Some(qs) = slice::of::<f32>(q) else { return Ok(None) };
-    let caches = sequences.iter().map(|s| Some((slice::of::<f32>(s.k)?, slice::of::<f32>(s.v)?)));
+    match q.dtype() {
+        DType::BF16 => cached_as::<bf16>(q, sequences, heads),
+        _ => cached_as::<f32>(q, sequences, heads),
+    }
+}
+
+fn cached_as<T: Element>(q: &Tensor, sequences: &[CachedSequence], heads: &Heads) -> Result<Option<Tensor>> {
+    let Some(qs) = slice::of::<T>(q) else { return Ok(None) };
+    let caches = sequences.iter().map(|s| Some((slice::of::<T>(s.k)?, slice::of::<T>(s.v)?)));
     let Some(caches) = caches.collect::<Option<Vec<_>>>() else { return Ok(None) };
     let (width, kv_width) = (heads.q_width(), heads.kv_width());
     let group_width = width / heads.n_kv_heads;
     let size = rows_per_task(q.dim(0)?);
-    let mut o = vec![0f32; qs.len()];
+    let mut o = T::zeros(qs.len());
     let mut o_rest = &mut o[..];
     let mut tasks = Vec::new();
     for (sequence, (k, v)) in sequences.iter().zip(&caches) {
@@ -79,7 +101,7 @@ pub(crate) fn cached(q: &Tensor, sequences: &[CachedSequence], heads: &Heads) ->
         }
     }
     run(tasks, heads);
-    Ok(Some(Tensor::from_vec(o, q.shape(), q.device())?))
+    Ok(Some(element::tensor(o, q.shape())?))
 }
 
 /// Enough tasks to share the work evenly, in blocks large enough for the products to be fast.
@@ -89,52 +111,60 @@ fn rows_per_task(tokens: usize) -> usize {
 }
 
 /// Some consecutive queries of one sequence.
-struct Task<'a> {
+struct Task<'a, T> {
     /// Whole rows.
-    q: &'a [f32],
+    q: &'a [T],
     /// The sequence's keys up to that of the last query, whole rows.
-    k: &'a [f32],
-    v: &'a [f32],
+    k: &'a [T],
+    v: &'a [T],
     /// The position of the first query in the sequence.
     first: usize,
     /// The part of the heads that this task computes; all unless there is only one query.
     kv_heads: Range<usize>,
     /// Where the first of these heads' output starts.
-    o: &'a mut [f32],
+    o: &'a mut [T],
     lse: Option<&'a mut [f32]>,
 }
 
-fn run(tasks: Vec<Task>, heads: &Heads) {
+fn run<T: Element>(tasks: Vec<Task<T>>, heads: &Heads) {
     tasks.into_par_iter().with_max_len(1).for_each(|task| task.run(heads));
 }
 
-impl Task<'_> {
+impl<T: Element> Task<'_, T> {
     fn run(mut self, heads: &Heads) {
         let (d, width, group) = (heads.head_dim, heads.q_width(), heads.group());
         let rows = self.q.len() / width;
-        let mut tile = vec![[0f32; TILE]; rows.max(group)];
-        for kv_head in self.kv_heads.clone() {
-            if rows == 1 {
-                // The heads of one row that share keys are the rows of a matrix, and see the same keys.
-                let column = kv_head * group * d;
-                let q = Mat::new(&self.q[column..column + group * d], group, d);
-                let at = (kv_head - self.kv_heads.start) * group * d;
-                let queries = Queries { q, rows: group, stride: d, first: self.first, step: 0, kv_head };
-                let lse = queries.attend(self.k, self.v, heads, &mut tile, &mut self.o[at..at + group * d]);
-                if let Some(all) = &mut self.lse {
-                    all[kv_head * group..][..group].copy_from_slice(&lse[..group]);
+        let most = rows.max(group);
+        let mut tile = vec![[0f32; TILE]; most];
+        scratch::with(2 * most * d, |room: &mut [f32]| {
+            let (q_room, o) = room.split_at_mut(most * d);
+            for kv_head in self.kv_heads.clone() {
+                if rows == 1 {
+                    // The heads of one row that share keys are the rows of a matrix, and see the same keys.
+                    let column = kv_head * group * d;
+                    let q = head(&self.q[column..column + group * d], d, 0..group, 0, d, q_room);
+                    let queries = Queries { q, rows: group, first: self.first, step: 0, kv_head };
+                    let lse = queries.attend(self.k, self.v, heads, &mut tile, &mut o[..group * d]);
+                    let at = (kv_head - self.kv_heads.start) * group * d;
+                    self.o[at..at + group * d].iter_mut().zip(&*o).for_each(|(to, o)| *to = T::of(*o));
+                    if let Some(all) = &mut self.lse {
+                        all[kv_head * group..][..group].copy_from_slice(&lse[..group]);
+                    }
+                    continue;
                 }
-                continue;
-            }
-            for h in kv_head * group..(kv_head + 1) * group {
-                let q = head(self.q, width, 0..rows, h, d);
-                let queries = Queries { q, rows, stride: width, first: self.first, step: 1, kv_head };
-                let lse = queries.attend(self.k, self.v, heads, &mut tile, &mut self.o[h * d..]);
-                if let Some(all) = &mut self.lse {
-                    all.chunks_exact_mut(heads.n_heads).zip(lse).for_each(|(row, lse)| row[h] = lse);
+                for h in kv_head * group..(kv_head + 1) * group {
+                    let q = head(self.q, width, 0..rows, h, d, q_room);
+                    let queries = Queries { q, rows, first: self.first, step: 1, kv_head };
+                    let lse = queries.attend(self.k, self.v, heads, &mut tile, &mut o[..rows * d]);
+                    for (to, o) in self.o.chunks_exact_mut(width).zip(o.chunks_exact(d)) {
+                        to[h * d..(h + 1) * d].iter_mut().zip(o).for_each(|(to, o)| *to = T::of(*o));
+                    }
+                    if let Some(all) = &mut self.lse {
+                        all.chunks_exact_mut(heads.n_heads).zip(lse).for_each(|(row, lse)| row[h] = lse);
+                    }
                 }
             }
-        }
+        });
     }
 }
 
@@ -142,8 +172,6 @@ impl Task<'_> {
 struct Queries<'a> {
     q: Mat<'a>,
     rows: usize,
-    /// From one query's output to the next.
-    stride: usize,
     /// The position of the first query.
     first: usize,
     /// From one query's position to the next: 0 or 1.
@@ -152,34 +180,36 @@ struct Queries<'a> {
 }
 
 impl Queries<'_> {
-    /// Adds the output to `o`, which is zero before, and returns the log-sum-exp of each query.
-    fn attend(&self, k: &[f32], v: &[f32], heads: &Heads, tile: &mut Tile, o: &mut [f32]) -> Vec<f32> {
+    /// Writes the output `[rows, d]` to `o` and returns the log-sum-exp of each query.
+    fn attend<T: Element>(&self, k: &[T], v: &[T], heads: &Heads, tile: &mut Tile, o: &mut [f32]) -> Vec<f32> {
         let (d, kv_width) = (heads.head_dim, heads.kv_width());
         let tile = &mut tile[..self.rows];
         let (mut maxima, mut sums) = (vec![f32::NEG_INFINITY; self.rows], vec![0f32; self.rows]);
         let end = self.first + self.step * (self.rows - 1) + 1;
-        for start in (0..end).step_by(TILE) {
-            let keys = start..(start + TILE).min(end);
-            let n = keys.len();
-            let k = head(k, kv_width, keys.clone(), self.kv_head, d);
-            let v = head(v, kv_width, keys, self.kv_head, d);
-            let scores = MatMut::columns(tile.as_flattened_mut(), self.rows, n, TILE);
-            gemm(heads.scale() as f32, self.q, k.t(), scores, Old::Overwrite, Threads::One);
-            vectorized(
-                #[inline(always)]
-                || {
-                    for (i, row) in tile.iter_mut().enumerate() {
-                        let visible = (self.first + self.step * i + 1).saturating_sub(start).min(n);
-                        let o = &mut o[i * self.stride..][..d];
-                        accumulate(row, visible, &mut maxima[i], &mut sums[i], o);
-                    }
-                },
-            );
-            let p = Mat::new(tile.as_flattened(), self.rows, TILE).columns(0..n);
-            gemm(1., p, v, MatMut::columns(o, self.rows, d, self.stride), Old::Add, Threads::One);
-        }
-        for (i, sum) in sums.iter().enumerate() {
-            o[i * self.stride..][..d].iter_mut().for_each(|o| *o /= sum);
+        o.fill(0.);
+        scratch::with(TILE * d, |room: &mut [f32]| {
+            for start in (0..end).step_by(TILE) {
+                let keys = start..(start + TILE).min(end);
+                let n = keys.len();
+                let scores = MatMut::columns(tile.as_flattened_mut(), self.rows, n, TILE);
+                let k = head(k, kv_width, keys.clone(), self.kv_head, d, room);
+                gemm(heads.scale() as f32, self.q, k.t(), scores, Old::Overwrite, Threads::One);
+                vectorized(
+                    #[inline(always)]
+                    || {
+                        for (i, (row, o)) in tile.iter_mut().zip(o.chunks_exact_mut(d)).enumerate() {
+                            let visible = (self.first + self.step * i + 1).saturating_sub(start).min(n);
+                            accumulate(row, visible, &mut maxima[i], &mut sums[i], o);
+                        }
+                    },
+                );
+                let p = Mat::new(tile.as_flattened(), self.rows, TILE).columns(0..n);
+                let v = head(v, kv_width, keys, self.kv_head, d, room);
+                gemm(1., p, v, MatMut::new(o, self.rows, d), Old::Add, Threads::One);
+            }
+        });
+        for (o, sum) in o.chunks_exact_mut(d).zip(&sums) {
+            o.iter_mut().for_each(|o| *o /= sum);
         }
         maxima.iter().zip(sums).map(|(max, sum)| max + sum.ln()).collect()
     }

@@ -1,0 +1,88 @@
+//! The float types that activations have in the CPU's memory; all arithmetic is in f32.
+
+use crate::ops::cpu::scratch::Pool;
+use candle_core::{Device, Shape, Tensor, WithDType};
+use half::bf16;
+use half::vec::HalfBitsVecExt;
+
+/// A number as it is stored.
+pub(crate) trait Element: WithDType + Pool {
+    /// What it is worth.
+    fn get(self) -> f32;
+
+    /// `value`, rounded to the nearest number of this type, ties to even.
+    fn of(value: f32) -> Self;
+
+    /// The values themselves, if they are f32.
+    fn as_f32(values: &[Self]) -> Option<&[f32]>;
+
+    /// `len` zeros, from the system's zeroed pages where there are many.
+    fn zeros(len: usize) -> Vec<Self>;
+}
+
+impl Element for f32 {
+    #[inline(always)]
+    fn get(self) -> f32 {
+        self
+    }
+
+    #[inline(always)]
+    fn of(value: f32) -> Self {
+        value
+    }
+
+    fn as_f32(values: &[f32]) -> Option<&[f32]> {
+        Some(values)
+    }
+
+    fn zeros(len: usize) -> Vec<Self> {
+        vec![0.; len]
+    }
+}
+
+impl Element for bf16 {
+    #[inline(always)]
+    fn get(self) -> f32 {
+        f32::from_bits(u32::from(self.to_bits()) << 16)
+    }
+
+    /// Without a branch, unlike `bf16::from_f32`, so that loops over it become vector instructions.
+    #[inline(always)]
+    fn of(value: f32) -> Self {
+        let bits = value.to_bits();
+        let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16;
+        let quiet = (bits >> 16) | 0x40;
+        bf16::from_bits(if value.is_nan() { quiet } else { rounded } as u16)
+    }
+
+    fn as_f32(_: &[bf16]) -> Option<&[f32]> {
+        None
+    }
+
+    fn zeros(len: usize) -> Vec<Self> {
+        vec![0u16; len].reinterpret_into()
+    }
+}
+
+/// A tensor in the CPU's memory.
+pub(crate) fn tensor<T: Element>(values: Vec<T>, shape: impl Into<Shape>) -> candle_core::Result<Tensor> {
+    let shape: Shape = shape.into();
+    Tensor::from_vec(values, shape, &Device::Cpu)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rounds_as_half_does() {
+        for i in 0..=u16::MAX {
+            for low in [0u32, 1, 0x7fff, 0x8000, 0x8001, 0xffff] {
+                let value = f32::from_bits(u32::from(i) << 16 | low);
+                let (ours, theirs) = (bf16::of(value), bf16::from_f32(value));
+                assert!(ours == theirs || ours.is_nan() && theirs.is_nan(), "{value}: {ours}, not {theirs}");
+                assert_eq!(ours.get().to_bits(), ours.to_f32().to_bits());
+            }
+        }
+    }
+}

@@ -1,0 +1,270 @@
+//! The kernel for AVX512-BF16: 12 x 32 sums in 24 registers, two columns of products in one instruction.
+//!
+//! A step of the inner loop takes one pair of rows of the panel (two registers) and, for each row of the left factor, the
+//! pair of elements that belongs to it, broadcast: 24 `vdpbf16ps` for 14 loads. 4-bit weights are decoded 32 at a time: the
+//! block's 16 values, scaled and rounded, are the table of one `vpermw`.
+
+use super::kernel::{HEIGHT, Kernel, PAIR, Rows, Tile, WIDTH, panel_len};
+use super::source::{Source, Values};
+use crate::ops::cpu::decode::Blocks;
+use half::bf16;
+use std::arch::x86_64::*;
+
+/// Proof that the processor has the instructions of this file.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Avx512Bf16(());
+
+impl Avx512Bf16 {
+    /// `None` on a processor without them.
+    pub(crate) fn new() -> Option<Self> {
+        let has = is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("avx512bf16");
+        has.then_some(Self(()))
+    }
+}
+
+impl Kernel for Avx512Bf16 {
+    fn tile(self, rows: usize, terms: &[Rows], panels: &[bf16], out: &mut Tile) {
+        assert!((1..=HEIGHT).contains(&rows) && terms.iter().all(|t| t.hold(rows)), "rows outside their matrix");
+        assert!(terms.iter().map(|t| panel_len(t.k)).sum::<usize>() <= panels.len(), "a panel is too short");
+        // SAFETY: `self` proves that the processor has the instructions. The two assertions are what `tile` asks for.
+        unsafe {
+            match rows {
+                1 => tile::<1>(terms, panels, out),
+                2 => tile::<2>(terms, panels, out),
+                3 => tile::<3>(terms, panels, out),
+                4 => tile::<4>(terms, panels, out),
+                5 => tile::<5>(terms, panels, out),
+                6 => tile::<6>(terms, panels, out),
+                7 => tile::<7>(terms, panels, out),
+                8 => tile::<8>(terms, panels, out),
+                9 => tile::<9>(terms, panels, out),
+                10 => tile::<10>(terms, panels, out),
+                11 => tile::<11>(terms, panels, out),
+                _ => tile::<12>(terms, panels, out),
+            }
+        }
+    }
+
+    fn pack_rows(self, w: &Source, row: usize, panel: &mut [bf16]) -> bool {
+        assert!(row + WIDTH <= w.rows && panel.len() >= panel_len(w.cols), "a panel outside its matrix");
+        if !w.cols.is_multiple_of(32) || !in_groups(w) {
+            return false;
+        }
+        // SAFETY: `self` proves that the processor has the instructions. The rows lie inside W, whose constructor has
+        // checked its length, and the panel is long enough, by the assertion; rows are whole groups of 32.
+        unsafe { pack_rows(w, row, panel) };
+        true
+    }
+
+    fn pack_columns(self, w: &Source, column: usize, panel: &mut [bf16]) -> bool {
+        assert!(column + WIDTH <= w.cols && panel.len() >= panel_len(w.rows), "a panel outside its matrix");
+        let whole = matches!(w.values, Values::Bf16(_)) || (w.cols.is_multiple_of(32) && column.is_multiple_of(32));
+        if !whole || !in_groups(w) {
+            return false;
+        }
+        // SAFETY: as for `pack_rows`; 4-bit columns start at a group of 32.
+        unsafe { pack_columns(w, column, panel) };
+        true
+    }
+}
+
+/// Whether 32 weights from a multiple of 32 on always have one scale.
+fn in_groups(w: &Source) -> bool {
+    match w.values {
+        Values::Bf16(_) => true,
+        Values::Blocks(blocks) => blocks.blocksize().is_multiple_of(32),
+    }
+}
+
+/// `out[i] = Σ a[i]·panel` for R rows.
+///
+/// # Safety
+/// The processor has the instructions; every term has R rows of `k` elements, and `panels` has `panel_len(k)` for each.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+unsafe fn tile<const R: usize>(terms: &[Rows], panels: &[bf16], out: &mut Tile) {
+    let mut sums = [[_mm512_setzero_ps(); 2]; R];
+    let mut b = panels.as_ptr();
+    for term in terms {
+        let (a, stride) = (term.data.as_ptr(), term.stride);
+        for p in 0..term.k / 2 {
+            // SAFETY: a panel has PAIR elements for each pair of rows.
+            let right = unsafe { [load(b), load(b.add(WIDTH))] };
+            for (i, sums) in sums.iter_mut().enumerate() {
+                // SAFETY: row i has elements 2p and 2p + 1, since p < k / 2.
+                let pair = unsafe { a.add(i * stride + 2 * p).cast::<i32>().read_unaligned() };
+                let left = as_bf16(_mm512_set1_epi32(pair));
+                sums[0] = _mm512_dpbf16_ps(sums[0], left, as_bf16(right[0]));
+                sums[1] = _mm512_dpbf16_ps(sums[1], left, as_bf16(right[1]));
+            }
+            // SAFETY: at most the panel's end.
+            b = unsafe { b.add(PAIR) };
+        }
+        if term.k % 2 == 1 {
+            // SAFETY: the last row has a pair of the panel, too, whose second half is zero.
+            let right = unsafe { [load(b), load(b.add(WIDTH))] };
+            for (i, sums) in sums.iter_mut().enumerate() {
+                // SAFETY: row i has element k - 1.
+                let last = unsafe { a.add(i * stride + term.k - 1).read() };
+                let left = as_bf16(_mm512_set1_epi32(i32::from(last.to_bits())));
+                sums[0] = _mm512_dpbf16_ps(sums[0], left, as_bf16(right[0]));
+                sums[1] = _mm512_dpbf16_ps(sums[1], left, as_bf16(right[1]));
+            }
+            // SAFETY: at most the panel's end.
+            b = unsafe { b.add(PAIR) };
+        }
+    }
+    for (out, [left, right]) in out.iter_mut().zip(sums) {
+        // SAFETY: a row of the tile has 32 elements.
+        unsafe {
+            _mm512_storeu_ps(out.as_mut_ptr(), left);
+            _mm512_storeu_ps(out.as_mut_ptr().add(16), right);
+        }
+    }
+}
+
+/// `B = Wᵀ` for 32 rows of W.
+///
+/// # Safety
+/// The processor has the instructions; W has 32 rows from `row` on, each of whole groups of 32 columns, and the panel has
+/// `panel_len(w.cols)` elements.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+unsafe fn pack_rows(w: &Source, row: usize, panel: &mut [bf16]) {
+    let to = panel.as_mut_ptr();
+    for column in (0..w.cols).step_by(32) {
+        for half in 0..2 {
+            let first = (row + 16 * half) * w.cols + column;
+            let rows = match w.values {
+                // SAFETY: the 32 elements lie in row `row + 16 * half + i` of W.
+                Values::Bf16(values) => {
+                    std::array::from_fn(|i| unsafe { load(values.as_ptr().add(first + i * w.cols)) })
+                }
+                // SAFETY: the same; rows, and so groups of columns, start at multiples of 32.
+                Values::Blocks(blocks) => std::array::from_fn(|i| unsafe { decode(blocks, first + i * w.cols) }),
+            };
+            for (p, pairs) in transposed(rows).into_iter().enumerate() {
+                // SAFETY: pair `column / 2 + p` of the panel is inside it, since `column + 2p < w.cols`.
+                unsafe { _mm512_storeu_si512(to.add((column / 2 + p) * PAIR + half * 32).cast(), pairs) };
+            }
+        }
+    }
+}
+
+/// `B = W` for 32 columns of W.
+///
+/// # Safety
+/// The processor has the instructions; W has 32 columns from `column` on, which for 4 bits are a whole group, and the panel
+/// has `panel_len(w.rows)` elements.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+unsafe fn pack_columns(w: &Source, column: usize, panel: &mut [bf16]) {
+    /// Where element i of a pair of rows comes from: 0 to 31 for the first row, 32 to 63 for the second.
+    const fn turns(from: i16) -> [i16; 32] {
+        let mut turns = [0; 32];
+        let mut i = 0;
+        while i < 32 {
+            turns[i as usize] = from + i / 2 + 32 * (i % 2);
+            i += 1;
+        }
+        turns
+    }
+    const TURNS: [[i16; 32]; 2] = [turns(0), turns(16)];
+    // SAFETY: each array has 32 elements of 16 bits.
+    let [first_turns, second_turns] = unsafe { TURNS.map(|turns| _mm512_loadu_si512(turns.as_ptr().cast())) };
+    let read = |row: usize| {
+        let first = row * w.cols + column;
+        match w.values {
+            // SAFETY: the 32 elements lie in row `row` of W.
+            Values::Bf16(values) => unsafe { load(values.as_ptr().add(first)) },
+            // SAFETY: the same, and `first` is a multiple of 32.
+            Values::Blocks(blocks) => unsafe { decode(blocks, first) },
+        }
+    };
+    let mut to = panel.as_mut_ptr();
+    for row in (0..w.rows).step_by(2) {
+        let first = read(row);
+        let second = if row + 1 < w.rows { read(row + 1) } else { _mm512_setzero_si512() };
+        // SAFETY: the panel has PAIR elements for each pair of rows.
+        unsafe {
+            _mm512_storeu_si512(to.cast(), _mm512_permutex2var_epi16(first, first_turns, second));
+            _mm512_storeu_si512(to.add(32).cast(), _mm512_permutex2var_epi16(first, second_turns, second));
+            to = to.add(PAIR);
+        }
+    }
+}
+
+/// Weights `first` to `first + 31`.
+///
+/// # Safety
+/// The processor has the instructions; the weights exist, share a block, and `first` is even.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+unsafe fn decode(blocks: &Blocks, first: usize) -> __m512i {
+    let (packed, code) = (blocks.packed(), blocks.code());
+    let scale = _mm512_set1_ps(blocks.scale(first / blocks.blocksize()));
+    // SAFETY: 16 codes are 16 floats.
+    let table = unsafe { _mm512_loadu_ps(code.as_ptr()) };
+    let table: __m256i = as_words(_mm512_cvtneps_pbh(_mm512_mul_ps(table, scale)));
+    // Both halves hold the table, so the fifth bit of an index may be anything.
+    let table = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(table), table);
+    // SAFETY: weight `first + 31` exists, so byte `first / 2 + 15` does.
+    let bytes = unsafe { _mm_loadu_si128(packed.as_ptr().add(first / 2).cast()) };
+    let bytes = _mm512_cvtepu8_epi32(bytes);
+    // Of each byte, the high half comes first.
+    let indices = _mm512_or_si512(_mm512_srli_epi32::<4>(bytes), _mm512_slli_epi32::<16>(bytes));
+    _mm512_permutexvar_epi16(indices, table)
+}
+
+/// 16 rows of 16 words of 32 bits become 16 columns.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+fn transposed(rows: [__m512i; 16]) -> [__m512i; 16] {
+    // In each quarter of a register: four rows of one column after the second step.
+    let mut fours = [_mm512_setzero_si512(); 16];
+    for i in (0..16).step_by(4) {
+        let (low, high) = (_mm512_unpacklo_epi32(rows[i], rows[i + 1]), _mm512_unpackhi_epi32(rows[i], rows[i + 1]));
+        let (low2, high2) =
+            (_mm512_unpacklo_epi32(rows[i + 2], rows[i + 3]), _mm512_unpackhi_epi32(rows[i + 2], rows[i + 3]));
+        fours[i] = _mm512_unpacklo_epi64(low, low2);
+        fours[i + 1] = _mm512_unpackhi_epi64(low, low2);
+        fours[i + 2] = _mm512_unpacklo_epi64(high, high2);
+        fours[i + 3] = _mm512_unpackhi_epi64(high, high2);
+    }
+    let mut columns = [_mm512_setzero_si512(); 16];
+    for j in 0..4 {
+        let even = _mm512_shuffle_i32x4::<0x88>(fours[j], fours[4 + j]);
+        let odd = _mm512_shuffle_i32x4::<0xdd>(fours[j], fours[4 + j]);
+        let even2 = _mm512_shuffle_i32x4::<0x88>(fours[8 + j], fours[12 + j]);
+        let odd2 = _mm512_shuffle_i32x4::<0xdd>(fours[8 + j], fours[12 + j]);
+        columns[j] = _mm512_shuffle_i32x4::<0x88>(even, even2);
+        columns[j + 4] = _mm512_shuffle_i32x4::<0x88>(odd, odd2);
+        columns[j + 8] = _mm512_shuffle_i32x4::<0xdd>(even, even2);
+        columns[j + 12] = _mm512_shuffle_i32x4::<0xdd>(odd, odd2);
+    }
+    columns
+}
+
+/// 32 numbers.
+///
+/// # Safety
+/// The processor has the instructions; the numbers exist from `at` on.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+unsafe fn load(at: *const bf16) -> __m512i {
+    // SAFETY: promised by the caller.
+    unsafe { _mm512_loadu_si512(at.cast()) }
+}
+
+/// The same bits under the type that the product wants.
+#[inline(always)]
+fn as_bf16(words: __m512i) -> __m512bh {
+    // SAFETY: both are 512 bits, any of which are valid.
+    unsafe { std::mem::transmute(words) }
+}
+
+#[inline(always)]
+fn as_words(values: __m256bh) -> __m256i {
+    // SAFETY: both are 256 bits, any of which are valid.
+    unsafe { std::mem::transmute(values) }
+}

@@ -1,0 +1,123 @@
+//! The result of a product, written by several threads at once.
+
+use super::kernel::{Tile, WIDTH};
+use crate::ops::cpu::element::Element;
+use crate::ops::cpu::gemm::{Old, Threads};
+use crate::ops::cpu::simd::vectorized;
+use half::bf16;
+use rayon::prelude::*;
+use std::ops::Range;
+
+/// A row-major matrix to write, f32 or bf16.
+pub(crate) enum Into<'a> {
+    F32(&'a mut [f32]),
+    Bf16(&'a mut [bf16]),
+}
+
+impl Into<'_> {
+    /// Cuts the result `[rows, cols]` into blocks of one panel's columns and at most `height` rows, and calls `body` with
+    /// each of them once.
+    ///
+    /// Panics unless the matrix has `rows * cols` elements.
+    pub(super) fn for_each_block(
+        self,
+        rows: usize,
+        cols: usize,
+        height: usize,
+        threads: Threads,
+        body: impl Fn(Block) + Sync,
+    ) {
+        let (len, values) = match self {
+            Self::F32(values) => (values.len(), Pointer::F32(values.as_mut_ptr())),
+            Self::Bf16(values) => (values.len(), Pointer::Bf16(values.as_mut_ptr())),
+        };
+        assert_eq!(Some(len), rows.checked_mul(cols), "a {rows} x {cols} matrix");
+        let stacked = rows.div_ceil(height);
+        let block = |i: usize| {
+            let (row, column) = (i % stacked * height, i / stacked * WIDTH);
+            Block { values, cols, rows: row..(row + height).min(rows), columns: column..(column + WIDTH).min(cols) }
+        };
+        let count = stacked * cols.div_ceil(WIDTH);
+        match threads {
+            Threads::One => (0..count).for_each(|i| body(block(i))),
+            Threads::Pool => (0..count).into_par_iter().with_max_len(1).for_each(|i| body(block(i))),
+        }
+    }
+}
+
+/// Some rows of a panel's columns of the result, which nobody else has.
+pub(super) struct Block {
+    values: Pointer,
+    /// Of the whole result.
+    cols: usize,
+    rows: Range<usize>,
+    columns: Range<usize>,
+}
+
+#[derive(Clone, Copy)]
+enum Pointer {
+    F32(*mut f32),
+    Bf16(*mut bf16),
+}
+
+// SAFETY: the pointer stands for a slice of plain numbers that `for_each_block` holds mutably; it makes disjoint blocks of
+// it, gives each away once, and a block writes only its own elements.
+unsafe impl Sync for Pointer {}
+// SAFETY: the same.
+unsafe impl Send for Pointer {}
+
+impl Block {
+    pub(super) fn rows(&self) -> Range<usize> {
+        self.rows.clone()
+    }
+
+    /// The first of its columns.
+    pub(super) fn column(&self) -> usize {
+        self.columns.start
+    }
+
+    /// Writes `scale * tile` over, or adds it to, `rows` of the block.
+    pub(super) fn store(&mut self, tile: &Tile, rows: Range<usize>, scale: f32, old: Old) {
+        assert!(self.rows.start <= rows.start && rows.end <= self.rows.end && rows.len() <= tile.len(), "not its rows");
+        let width = self.columns.len();
+        vectorized(
+            #[inline(always)]
+            || {
+                for (row, sums) in rows.clone().zip(tile) {
+                    let at = row * self.cols + self.columns.start;
+                    match self.values {
+                        Pointer::F32(to) => {
+                            // SAFETY: these elements lie inside the slice and belong to this block alone; `for_each_block`
+                            // holds the slice until every block is gone.
+                            let to = unsafe { std::slice::from_raw_parts_mut(to.add(at), width) };
+                            put(to, sums, scale, old)
+                        }
+                        Pointer::Bf16(to) => {
+                            // SAFETY: the same.
+                            let to = unsafe { std::slice::from_raw_parts_mut(to.add(at), width) };
+                            put(to, sums, scale, old)
+                        }
+                    }
+                }
+            },
+        );
+    }
+}
+
+#[inline(always)]
+fn put<T: Element>(to: &mut [T], sums: &[f32; WIDTH], scale: f32, old: Old) {
+    match <&mut [T; WIDTH]>::try_from(&mut *to) {
+        // A length that the compiler knows makes whole vector instructions.
+        Ok(to) => put_each(to, sums, scale, old),
+        Err(_) => put_each(to, sums, scale, old),
+    }
+}
+
+#[inline(always)]
+fn put_each<T: Element>(to: &mut [T], sums: &[f32], scale: f32, old: Old) {
+    if old == Old::Add {
+        to.iter_mut().zip(sums).for_each(|(to, sum)| *to = T::of(to.get() + scale * sum));
+    } else {
+        to.iter_mut().zip(sums).for_each(|(to, sum)| *to = T::of(scale * sum));
+    }
+}

@@ -1,0 +1,152 @@
+//! Every kernel that this machine has, against sums in f64.
+
+use super::*;
+use crate::ops::cpu::decode::Lent;
+use crate::ops::cpu::element::Element;
+use crate::ops::weight::QuantizedWeight;
+use crate::quant::{QuantType, Quantized};
+use candle_core::Device;
+
+fn values(n: usize, seed: u32) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(2_654_435_761) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
+        state as f32 / u32::MAX as f32 - 0.5
+    };
+    (0..n).map(|_| next()).collect()
+}
+
+fn rounded(values: &[f32]) -> Vec<bf16> {
+    values.iter().map(|&v| bf16::of(v)).collect()
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Kind {
+    Bf16,
+    /// With this block size, scales quantized again or not.
+    Nf4(usize, bool),
+}
+
+/// A right factor W `[rows, cols]`: in 4 bits if the kind says so, and what it is worth.
+struct Factor {
+    quantized: Option<QuantizedWeight>,
+    values: Vec<bf16>,
+}
+
+impl Factor {
+    fn new(kind: Kind, rows: usize, cols: usize, seed: u32) -> Self {
+        let values = values(rows * cols, seed);
+        let Kind::Nf4(blocksize, double) = kind else {
+            return Self { quantized: None, values: rounded(&values) };
+        };
+        let quantized = Quantized::quantize(&values, [rows, cols], QuantType::Nf4, blocksize, double).unwrap();
+        let quantized = QuantizedWeight::new(&quantized, &Device::Cpu).unwrap();
+        let worth = quantized.dequantize(candle_core::DType::F32).unwrap().flatten_all().unwrap();
+        Self { values: rounded(&worth.to_vec1::<f32>().unwrap()), quantized: Some(quantized) }
+    }
+
+    fn with<R>(&self, rows: usize, cols: usize, body: impl FnOnce(Source) -> R) -> R {
+        let lent: Option<Lent> = self.quantized.as_ref().map(|q| q.lend().unwrap());
+        match lent.as_ref().map(|lent| lent.blocks()) {
+            Some(blocks) => body(Source::new(Values::Blocks(&blocks), rows, cols)),
+            None => body(Source::new(Values::Bf16(&self.values), rows, cols)),
+        }
+    }
+}
+
+/// Two terms, of `k` and of 5 elements, against f64.
+fn check<K: Kernel>(kernel: K, kind: Kind, m: usize, n: usize, k: usize, transposed: bool) {
+    let (stride, short) = (k + 3, 5);
+    let a = rounded(&values(m * stride, 1));
+    let a2 = rounded(&values(m * short, 2));
+    let (rows, cols) = if transposed { (n, k) } else { (k, n) };
+    let w = Factor::new(kind, rows, cols, 3);
+    let w2 = Factor::new(Kind::Bf16, short, n, 4);
+    let before = values(m * n, 5);
+    for old in [Old::Overwrite, Old::Add] {
+        for threads in [Threads::One, Threads::Pool] {
+            let mut got = before.clone();
+            let mut got_bf16 = rounded(&before);
+            w.with(rows, cols, |w| {
+                let b = if transposed { Right::Transposed(w) } else { Right::Plain(w) };
+                let second = Term::plain(&a2, Source::new(Values::Bf16(&w2.values), short, n));
+                let terms = [Term { a: &a, stride, b }, second];
+                multiply(kernel, m, n, 0.5, &terms, Into::F32(&mut got), old, threads);
+                multiply(kernel, m, n, 0.5, &terms, Into::Bf16(&mut got_bf16), old, threads);
+            });
+            for i in 0..m {
+                for j in 0..n {
+                    let w = |l: usize| w.values[if transposed { j * k + l } else { l * n + j }].to_f64();
+                    let mut sum = (0..k).map(|l| a[i * stride + l].to_f64() * w(l)).sum::<f64>();
+                    sum += (0..short).map(|l| a2[i * short + l].to_f64() * w2.values[l * n + j].to_f64()).sum::<f64>();
+                    let add = |old_value: f64| 0.5 * sum + if old == Old::Add { old_value } else { 0. };
+                    let case = format!("{kind:?} {m}x{n}x{k} transposed {transposed} {old:?} ({i}, {j})");
+                    let (want, got) = (add(before[i * n + j] as f64), got[i * n + j] as f64);
+                    let bound = f32::EPSILON as f64 * (k as f64 + 8.);
+                    assert!((got - want).abs() <= bound, "{case}: {got}, want {want} ± {bound}");
+                    let (want, got) = (add(bf16::of(before[i * n + j]).to_f64()), got_bf16[i * n + j].to_f64());
+                    let bound = bound + want.abs() / 256.;
+                    assert!((got - want).abs() <= bound, "bf16 {case}: {got}, want {want} ± {bound}");
+                }
+            }
+        }
+    }
+}
+
+fn check_all<K: Kernel>(kernel: K) {
+    let kinds = [Kind::Bf16, Kind::Nf4(64, true), Kind::Nf4(64, false), Kind::Nf4(128, false)];
+    let shapes = [(1, 1, 1), (3, 33, 31), (12, 32, 64), (25, 64, 128), (60, 96, 65), (130, 70, 192), (13, 7, 2)];
+    for kind in kinds {
+        for (m, n, k) in shapes {
+            for transposed in [false, true] {
+                check(kernel, kind, m, n, k, transposed);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_scalar_kernel_equals_sums_in_f64() {
+    check_all(scalar::Scalar);
+}
+
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn the_avx512bf16_kernel_equals_sums_in_f64() {
+    if let Some(kernel) = avx512bf16::Avx512Bf16::new() {
+        check_all(kernel);
+    }
+}
+
+/// Panels are exact copies, so every kernel must pack the same bits.
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn panels_have_the_same_bits_in_every_kernel() {
+    let Some(kernel) = avx512bf16::Avx512Bf16::new() else { return };
+    for kind in [Kind::Bf16, Kind::Nf4(64, true), Kind::Nf4(128, false)] {
+        let (rows, cols) = (96, 128);
+        Factor::new(kind, rows, cols, 9).with(rows, cols, |w| {
+            for at in [0, 32, 64] {
+                let (mut ours, mut want) = (vec![bf16::ONE; panel_len(cols)], vec![bf16::ZERO; panel_len(cols)]);
+                w.pack_rows(kernel, at, &mut ours);
+                w.pack_rows(scalar::Scalar, at, &mut want);
+                assert_eq!(ours, want, "rows from {at}, {kind:?}");
+                let (mut ours, mut want) = (vec![bf16::ONE; panel_len(rows)], vec![bf16::ZERO; panel_len(rows)]);
+                w.pack_columns(kernel, at, &mut ours);
+                w.pack_columns(scalar::Scalar, at, &mut want);
+                assert_eq!(ours, want, "columns from {at}, {kind:?}");
+            }
+        });
+    }
+}
+
+#[test]
+#[should_panic(expected = "rows outside their matrix")]
+#[cfg(target_arch = "x86_64")]
+fn a_left_factor_that_is_too_short_is_refused() {
+    let Some(kernel) = avx512bf16::Avx512Bf16::new() else { panic!("rows outside their matrix (not tried)") };
+    let rows = Rows { data: &[bf16::ONE; 7], stride: 4, k: 4 };
+    kernel.tile(2, &[rows], &[bf16::ONE; 128], &mut [[0.; WIDTH]; HEIGHT]);
+}
