@@ -235,7 +235,7 @@ impl Decoder {
     }
 
     fn head_logits(&self, hidden: &Tensor) -> Result<Tensor> {
-        Ok(hidden.matmul(&self.head().t()?)?.to_dtype(DType::F32)?)
+        linear_cross_entropy::logits(hidden, self.head())
     }
 
     fn rope_for(&self, batch: &Batch) -> Result<RopeTable> {

@@ -114,6 +114,32 @@ pub fn apply(h: &Tensor, w: &Tensor, targets: &[u32], wants: Wants) -> Result<(T
     Ok((loss_sum, output.count))
 }
 
+/// The logits `h·Wᵀ` themselves, where a token has to be chosen.
+///
+/// - `h` `[T, H]` and `w` `[V, H]`, one type: f32 or bf16 (f64 for tests)
+/// - returns `[T, V]` f32 (f64 where h is), outside candle's graph
+///
+/// Precision: sums in f32; on devices other than the CPU rounded to the type of `h` once.
+/// Errors: [`Error::Shape`] if the shapes do not fit.
+///
+/// ```
+/// # use ferrotune::{candle_core::{Device, Tensor}, ops::linear_cross_entropy};
+/// let h = Tensor::new(&[[1f32, 2.]], &Device::Cpu)?;
+/// let w = Tensor::new(&[[3f32, 0.], [0., 4.]], &Device::Cpu)?;
+/// assert_eq!(linear_cross_entropy::logits(&h, &w)?.to_vec2::<f32>()?, [[3., 8.]]);
+/// # Ok::<(), ferrotune::Error>(())
+/// ```
+pub fn logits(h: &Tensor, w: &Tensor) -> Result<Tensor> {
+    check(h, w, &vec![IGNORE_INDEX; h.dims().first().copied().unwrap_or(0)])?;
+    match cpu::linear_cross_entropy::logits(h, w)? {
+        Some(logits) => Ok(logits),
+        None => {
+            let wide = if h.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
+            Ok(h.detach().matmul(&w.detach().t()?)?.to_dtype(wide)?)
+        }
+    }
+}
+
 fn check(h: &Tensor, w: &Tensor, targets: &[u32]) -> Result<()> {
     let (&[rows, hidden], &[vocab, width]) = (h.dims(), w.dims()) else {
         return Err(shape(format!("h is {:?} and W is {:?}, expected two matrices", h.dims(), w.dims())));

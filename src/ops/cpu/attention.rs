@@ -10,40 +10,66 @@ pub(crate) use backward::backward;
 pub(crate) use forward::{cached, forward};
 
 use crate::ops::cpu::element::Element;
-use crate::ops::cpu::gemm::Mat;
-use crate::ops::cpu::simd::vectorized;
+use crate::ops::cpu::gemm::{Mat, MatMut, Old, Threads, gemm};
+use crate::ops::cpu::product::{self, Into, Source, Term, Values, product_strided};
+use half::bf16;
 use std::ops::Range;
 
 /// Keys per tile, and the most queries per tile.
 const TILE: usize = 64;
 
-/// A tile's scores: `TILE` columns per row, however many of them are in use.
-type Tile = [[f32; TILE]];
-
-/// The columns of one head in `rows` of a matrix of `width` columns, in f32: where they lie, or copied into `room`.
-fn head<'a, T: Element>(
+/// A row-major matrix inside a larger one: row `i` is `data[i * stride..][..cols]`.
+#[derive(Clone, Copy)]
+struct View<'a, T> {
     data: &'a [T],
-    width: usize,
-    rows: Range<usize>,
-    head: usize,
-    head_dim: usize,
-    room: &'a mut [f32],
-) -> Mat<'a> {
-    let (count, columns) = (rows.len(), head * head_dim..(head + 1) * head_dim);
-    let data = &data[rows.start * width..rows.end * width];
-    if let Some(data) = T::as_f32(data) {
-        return Mat::new(data, count, width).columns(columns);
+    rows: usize,
+    cols: usize,
+    stride: usize,
+}
+
+impl<'a> View<'a, f32> {
+    fn mat(self) -> Mat<'a> {
+        Mat::rows(self.data, self.rows, self.cols, self.stride)
     }
-    let room = &mut room[..count * head_dim];
-    vectorized(
-        #[inline(always)]
-        || {
-            for (to, from) in room.chunks_exact_mut(head_dim).zip(data.chunks_exact(width)) {
-                to.iter_mut().zip(&from[columns.clone()]).for_each(|(to, from)| *to = from.get());
-            }
-        },
-    );
-    Mat::new(room, count, head_dim)
+}
+
+/// The columns of one head in `rows` of a matrix of `width` columns.
+fn head<T>(data: &[T], width: usize, rows: Range<usize>, head: usize, head_dim: usize) -> View<'_, T> {
+    View { data: &data[rows.start * width + head * head_dim..], rows: rows.len(), cols: head_dim, stride: width }
+}
+
+/// How the right factor of a product is meant.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Right {
+    Plain,
+    Transposed,
+}
+
+/// A type whose tiles can be multiplied.
+trait Tiles: Element {
+    /// `c = scale·a·b` on the calling thread, or `a·bᵀ`, plus the old `c` for [`Old::Add`]; rows of `c` start `stride` apart.
+    fn multiply(scale: f32, a: View<Self>, b: View<Self>, right: Right, c: &mut [f32], stride: usize, old: Old);
+}
+
+impl Tiles for f32 {
+    fn multiply(scale: f32, a: View<f32>, b: View<f32>, right: Right, c: &mut [f32], stride: usize, old: Old) {
+        let b = if right == Right::Plain { b.mat() } else { b.mat().t() };
+        let a = a.mat();
+        let c = MatMut::columns(c, a.row_count(), b.column_count(), stride);
+        gemm(scale, a, b, c, old, Threads::One);
+    }
+}
+
+impl Tiles for bf16 {
+    fn multiply(scale: f32, a: View<bf16>, b: View<bf16>, right: Right, c: &mut [f32], stride: usize, old: Old) {
+        let source = Source::strided(Values::Bf16(b.data), b.rows, b.cols, b.stride);
+        let (n, b) = match right {
+            Right::Plain => (b.cols, product::Right::Plain(source)),
+            Right::Transposed => (b.rows, product::Right::Transposed(source)),
+        };
+        let term = Term { a: a.data, stride: a.stride, b };
+        product_strided([a.rows, n, stride], scale, &[term], Into::F32(c), old, Threads::One);
+    }
 }
 
 /// Sum of a row, in the order that keeps vector registers busy.

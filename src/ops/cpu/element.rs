@@ -13,9 +13,6 @@ pub(crate) trait Element: WithDType + Pool {
     /// `value`, rounded to the nearest number of this type, ties to even.
     fn of(value: f32) -> Self;
 
-    /// The values themselves, if they are f32.
-    fn as_f32(values: &[Self]) -> Option<&[f32]>;
-
     /// `len` zeros, from the system's zeroed pages where there are many.
     fn zeros(len: usize) -> Vec<Self>;
 }
@@ -29,10 +26,6 @@ impl Element for f32 {
     #[inline(always)]
     fn of(value: f32) -> Self {
         value
-    }
-
-    fn as_f32(values: &[f32]) -> Option<&[f32]> {
-        Some(values)
     }
 
     fn zeros(len: usize) -> Vec<Self> {
@@ -53,10 +46,6 @@ impl Element for bf16 {
         let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16;
         let quiet = (bits >> 16) | 0x40;
         bf16::from_bits(if value.is_nan() { quiet } else { rounded } as u16)
-    }
-
-    fn as_f32(_: &[bf16]) -> Option<&[f32]> {
-        None
     }
 
     fn zeros(len: usize) -> Vec<Self> {

@@ -27,6 +27,20 @@ impl<'a> Mat<'a> {
         Self { data, rows, cols, row_stride, col_stride }
     }
 
+    /// Rows that start `stride` elements apart. Panics if an element would lie outside `data`.
+    pub(crate) fn rows(data: &'a [f32], rows: usize, cols: usize, stride: usize) -> Self {
+        assert!(span(rows, cols, stride, 1).is_some_and(|n| n <= data.len()), "a view outside its slice");
+        Self { data, rows, cols, row_stride: stride, col_stride: 1 }
+    }
+
+    pub(crate) fn row_count(&self) -> usize {
+        self.rows
+    }
+
+    pub(crate) fn column_count(&self) -> usize {
+        self.cols
+    }
+
     /// Some of the columns of a row-major matrix.
     pub(crate) fn columns(self, range: Range<usize>) -> Self {
         assert!(self.col_stride == 1 && range.start <= range.end && range.end <= self.cols, "columns outside a matrix");

@@ -57,6 +57,18 @@ pub(crate) fn forward(h: &Tensor, w: &Tensor, targets: &[u32], wants: Wants) -> 
     Ok(Some((output, dh, dw)))
 }
 
+/// `h·Wᵀ` in f32, or `None` unless both are bf16 and this form applies; candle's own product is as fast in f32.
+pub(crate) fn logits(h: &Tensor, w: &Tensor) -> Result<Option<Tensor>> {
+    let (&[t, hidden], &[vocab, _]) = (h.dims(), w.dims()) else { return Ok(None) };
+    let (Some(h), Some(w), true) = (slice::of::<half::bf16>(h), slice::of::<half::bf16>(w), product::is_fast()) else {
+        return Ok(None);
+    };
+    let mut logits = f32::zeros(t * vocab);
+    let terms = [product::Term::transposed(&h, product::Source::new(product::Values::Bf16(&w), vocab, hidden))];
+    product::product(t, vocab, 1., &terms, product::Into::F32(&mut logits), Old::Overwrite, Threads::Pool);
+    Ok(Some(element::tensor(logits, (t, vocab))?))
+}
+
 /// The rows that have a target.
 struct Rows {
     trained: Vec<usize>,

@@ -3,14 +3,14 @@
 //! A task has some heads of one sequence, all of which use one key head, and writes into memory of its own; the tasks'
 //! results are then put together, and added where several used one key head, in a fixed order.
 
-use super::{TILE, Tile, blocks, head, take};
+use super::{Right, TILE, Tiles, View, blocks, head, take};
 use crate::error::Result;
 use crate::ops::attention::{Backward, Heads};
 use crate::ops::cpu::element::{self, Element};
 use crate::ops::cpu::exp::exp;
-use crate::ops::cpu::gemm::{Mat, MatMut, Old, Threads, gemm};
+use crate::ops::cpu::gemm::Old;
 use crate::ops::cpu::simd::vectorized;
-use crate::ops::cpu::{scratch, slice};
+use crate::ops::cpu::slice;
 use candle_core::{DType, Tensor};
 use half::bf16;
 use rayon::prelude::*;
@@ -28,7 +28,7 @@ pub(crate) fn backward(
     }
 }
 
-fn backward_as<T: Element>(
+fn backward_as<T: Tiles>(
     tensors: &Backward,
     cu_seqlens: &[usize],
     heads: &Heads,
@@ -75,38 +75,34 @@ fn backward_as<T: Element>(
         .collect();
     jobs.into_par_iter().for_each(|(sequence, rows, [dq, dk, dv])| {
         let parts = &done[sequence * parts..(sequence + 1) * parts];
-        // `group` heads of q to a key head, so that many tasks or one.
-        let shared = heads.group() / per_task;
-        for (kv_head, parts) in parts.chunks_exact(shared).enumerate() {
-            for (i, (_, part)) in parts.iter().enumerate() {
-                let first = (kv_head * shared + i) * per_task;
-                put_columns(&[&part.dq], per_task * d, rows.clone(), dq, width, first * d);
+        let tiles = (cu_seqlens[sequence + 1] - cu_seqlens[sequence]).div_ceil(TILE);
+        for h in 0..heads.n_heads {
+            let tile = h % per_task * tiles + rows.start / TILE;
+            let tile = &parts[h / per_task].1.dq[tile * d * TILE..][..d * TILE];
+            for (j, out) in dq.chunks_exact_mut(width).enumerate() {
+                let column = tile[j..].iter().step_by(TILE);
+                out[h * d..(h + 1) * d].iter_mut().zip(column).for_each(|(out, v)| *out = T::of(*v));
             }
-            let of = |get: fn(&Part) -> &Vec<f32>| parts.iter().map(|(_, part)| &get(part)[..]).collect::<Vec<_>>();
-            put_columns(&of(|part| &part.dk), d, rows.clone(), dk, kv_width, kv_head * d);
-            put_columns(&of(|part| &part.dv), d, rows.clone(), dv, kv_width, kv_head * d);
+        }
+        // The tasks of a key head: one, or one for each of its query heads.
+        for (kv_head, parts) in parts.chunks_exact(heads.group() / per_task).enumerate() {
+            let of = |get: fn(&Part) -> &[f32]| parts.iter().map(|(_, part)| get(part)).collect::<Vec<_>>();
+            put_sum(&of(|part| &part.dk), d, rows.clone(), dk, kv_width, kv_head * d);
+            put_sum(&of(|part| &part.dv), d, rows.clone(), dv, kv_width, kv_head * d);
         }
     });
     Ok(Some((element::tensor(dq, q.shape())?, element::tensor(dk, k.shape())?, element::tensor(dv, v.shape())?)))
 }
 
-/// Writes the sum of `rows` of matrices of `part_width` columns to the columns of `out` from `column` on.
-fn put_columns<T: Element>(
-    parts: &[&[f32]],
-    part_width: usize,
-    rows: Range<usize>,
-    out: &mut [T],
-    width: usize,
-    column: usize,
-) {
-    let mut sum = vec![0f32; part_width];
+/// Writes the sum of `rows` of matrices of `d` columns to the columns of `out` from `column` on.
+fn put_sum<T: Element>(parts: &[&[f32]], d: usize, rows: Range<usize>, out: &mut [T], width: usize, column: usize) {
+    let mut sum = vec![0f32; d];
     for (row, out) in rows.zip(out.chunks_exact_mut(width)) {
-        let row = row * part_width..(row + 1) * part_width;
-        sum.copy_from_slice(&parts[0][row.clone()]);
+        sum.copy_from_slice(&parts[0][row * d..(row + 1) * d]);
         for part in &parts[1..] {
-            sum.iter_mut().zip(&part[row.clone()]).for_each(|(sum, part)| *sum += part);
+            sum.iter_mut().zip(&part[row * d..]).for_each(|(sum, part)| *sum += part);
         }
-        out[column..column + part_width].iter_mut().zip(&sum).for_each(|(out, sum)| *out = T::of(*sum));
+        out[column..column + d].iter_mut().zip(&sum).for_each(|(out, sum)| *out = T::of(*sum));
     }
 }
 
@@ -137,77 +133,103 @@ struct Inputs<'a, T> {
 
 /// The gradients from some heads of one sequence.
 struct Part {
-    /// `[L, heads of the task·d]`.
+    /// For each head and each tile of queries, the transposed gradient `[d, TILE]`.
     dq: Vec<f32>,
     /// `[L, d]`.
     dk: Vec<f32>,
     dv: Vec<f32>,
 }
 
-impl<T: Element> Inputs<'_, T> {
+impl<T: Tiles> Inputs<'_, T> {
     /// `rows` are the sequence's, `q_heads` share a key head.
+    ///
+    /// Tiles lie transposed here, keys by queries: so the products for keys and values take them as they are, and the
+    /// one for queries needs a transposed copy of the keys, made once.
     fn backward(&self, rows: Range<usize>, q_heads: Range<usize>) -> Part {
         let (len, d) = (rows.len(), self.heads.head_dim);
         let (width, kv_width) = (self.heads.q_width(), self.heads.kv_width());
         let (scale, kv_head) = (self.heads.scale() as f32, q_heads.start / self.heads.group());
-        let dq_width = q_heads.len() * d;
-        let mut part = Part { dq: vec![0.; len * dq_width], dk: vec![0.; len * d], dv: vec![0.; len * d] };
-        let (mut p, mut ds) = (vec![[0f32; TILE]; TILE], vec![[0f32; TILE]; TILE]);
-        scratch::with(4 * TILE * d, |rooms: &mut [f32]| {
-            let mut rooms = rooms.chunks_exact_mut(TILE * d);
-            let mut room = || rooms.next().unwrap_or_default();
-            let (k_room, v_room, q_room, d_o_room) = (room(), room(), room(), room());
-            for key_start in (0..len).step_by(TILE) {
-                let keys = key_start..(key_start + TILE).min(len);
-                let n = keys.len();
-                let key_rows = rows.start + keys.start..rows.start + keys.end;
-                let k = head(self.k, kv_width, key_rows.clone(), kv_head, d, k_room);
-                let v = head(self.v, kv_width, key_rows, kv_head, d, v_room);
-                for query_start in (key_start..len).step_by(TILE) {
-                    let queries = query_start..(query_start + TILE).min(len);
-                    let m = queries.len();
-                    let query_rows = rows.start + queries.start..rows.start + queries.end;
-                    for h in q_heads.clone() {
-                        let q = head(self.q, width, query_rows.clone(), h, d, q_room);
-                        let d_o = head(self.d_o, width, query_rows.clone(), h, d, d_o_room);
-                        let scores = MatMut::columns(p.as_flattened_mut(), m, n, TILE);
-                        gemm(scale, q, k.t(), scores, Old::Overwrite, Threads::One);
-                        let dp = MatMut::columns(ds.as_flattened_mut(), m, n, TILE);
-                        gemm(1., d_o, v.t(), dp, Old::Overwrite, Threads::One);
-                        let diagonal = query_start == key_start;
-                        self.softmax_backward(query_rows.clone(), h, n, diagonal, &mut p[..m], &mut ds[..m]);
+        let (tiles, tile_len) = (len.div_ceil(TILE), d * TILE);
+        let dq = vec![0.; q_heads.len() * tiles * tile_len];
+        let mut part = Part { dq, dk: vec![0.; len * d], dv: vec![0.; len * d] };
+        let mut keys_transposed = vec![T::of(0.); tile_len];
+        let mut pair = Pair::new();
+        for (key_tile, start) in (0..len).step_by(TILE).enumerate() {
+            let keys = start..(start + TILE).min(len);
+            let n = keys.len();
+            let key_rows = rows.start + keys.start..rows.start + keys.end;
+            let k = head(self.k, kv_width, key_rows.clone(), kv_head, d);
+            let v = head(self.v, kv_width, key_rows, kv_head, d);
+            for i in 0..n {
+                let key = &k.data[i * k.stride..][..d];
+                keys_transposed[i..].iter_mut().step_by(TILE).zip(key).for_each(|(to, k)| *to = *k);
+            }
+            let k_transposed = View { data: &keys_transposed, rows: d, cols: n, stride: TILE };
+            for query_tile in key_tile..tiles {
+                let queries = query_tile * TILE..((query_tile + 1) * TILE).min(len);
+                let m = queries.len();
+                let query_rows = rows.start + queries.start..rows.start + queries.end;
+                for h in q_heads.clone() {
+                    let q = head(self.q, width, query_rows.clone(), h, d);
+                    let d_o = head(self.d_o, width, query_rows.clone(), h, d);
+                    let [scores, dp] = [&mut pair.scores, &mut pair.dp].map(|tile| tile.as_flattened_mut());
+                    T::multiply(scale, k, q, Right::Transposed, scores, TILE, Old::Overwrite);
+                    T::multiply(1., v, d_o, Right::Transposed, dp, TILE, Old::Overwrite);
+                    self.softmax_backward(query_rows.clone(), h, n, query_tile == key_tile, &mut pair);
 
-                        let p = Mat::new(p[..m].as_flattened(), m, TILE).columns(0..n);
-                        let ds = Mat::new(ds[..m].as_flattened(), m, TILE).columns(0..n);
-                        let dv = MatMut::new(&mut part.dv[keys.start * d..keys.end * d], n, d);
-                        gemm(1., p.t(), d_o, dv, Old::Add, Threads::One);
-                        let dk = MatMut::new(&mut part.dk[keys.start * d..keys.end * d], n, d);
-                        gemm(scale, ds.t(), q, dk, Old::Add, Threads::One);
-                        let dq = &mut part.dq[queries.start * dq_width + (h - q_heads.start) * d..];
-                        gemm(scale, ds, k, MatMut::columns(dq, m, d, dq_width), Old::Add, Threads::One);
-                    }
+                    let p = View { data: &pair.p, rows: n, cols: m, stride: TILE };
+                    let ds = View { data: &pair.ds, ..p };
+                    let dv = &mut part.dv[keys.start * d..keys.end * d];
+                    T::multiply(1., p, d_o, Right::Plain, dv, d, Old::Add);
+                    let dk = &mut part.dk[keys.start * d..keys.end * d];
+                    T::multiply(scale, ds, q, Right::Plain, dk, d, Old::Add);
+                    let dq = &mut part.dq[((h - q_heads.start) * tiles + query_tile) * tile_len..][..tile_len];
+                    T::multiply(scale, k_transposed, ds, Right::Plain, dq, TILE, Old::Add);
                 }
             }
-        });
+        }
         part
     }
 
-    /// Turns scores into probabilities, and their gradients into those of the scores, in place.
-    fn softmax_backward(&self, rows: Range<usize>, h: usize, n: usize, diagonal: bool, p: &mut Tile, ds: &mut Tile) {
+    /// Turns the scores of `n` keys by the queries `rows` into probabilities, and their gradients into those of the scores.
+    fn softmax_backward(&self, rows: Range<usize>, h: usize, n: usize, diagonal: bool, pair: &mut Pair<T>) {
+        let (mut lse, mut delta) = ([0f32; TILE], [0f32; TILE]);
+        for (j, row) in rows.enumerate() {
+            let at = row * self.heads.n_heads + h;
+            (lse[j], delta[j]) = (self.lse[at], self.delta[at]);
+        }
+        let Pair { scores, dp, p, ds } = pair;
         vectorized(
             #[inline(always)]
             || {
-                for (i, (row, (p, ds))) in rows.clone().zip(p.iter_mut().zip(ds.iter_mut())).enumerate() {
-                    let at = row * self.heads.n_heads + h;
-                    let (lse, delta) = (self.lse[at], self.delta[at]);
-                    let visible = if diagonal { i + 1 } else { n };
-                    p[visible..].fill(f32::NEG_INFINITY);
-                    for (p, ds) in p.iter_mut().zip(ds.iter_mut()) {
-                        *p = exp(*p - lse);
-                        *ds = *p * (*ds - delta);
+                let tiles = scores.iter_mut().zip(dp.iter()).zip(p.as_chunks_mut::<TILE>().0);
+                for (i, (((scores, dp), p), ds)) in tiles.zip(ds.as_chunks_mut::<TILE>().0).take(n).enumerate() {
+                    // On the diagonal key i is hidden from the queries before it.
+                    scores[..if diagonal { i } else { 0 }].fill(f32::NEG_INFINITY);
+                    for j in 0..TILE {
+                        let probability = exp(scores[j] - lse[j]);
+                        p[j] = T::of(probability);
+                        ds[j] = T::of(probability * (dp[j] - delta[j]));
                     }
                 }
             },
         )
+    }
+}
+
+/// A tile of keys by queries, and what is computed for it.
+struct Pair<T> {
+    scores: Vec<[f32; TILE]>,
+    /// The gradient of the probabilities.
+    dp: Vec<[f32; TILE]>,
+    p: Vec<T>,
+    /// The gradient of the scores.
+    ds: Vec<T>,
+}
+
+impl<T: Tiles> Pair<T> {
+    fn new() -> Self {
+        let (floats, zeros) = (vec![[0.; TILE]; TILE], vec![T::of(0.); TILE * TILE]);
+        Self { scores: floats.clone(), dp: floats, p: zeros.clone(), ds: zeros }
     }
 }

@@ -1,11 +1,11 @@
 //! One pass over the keys with a running maximum and sum per query, so that no score is needed twice.
 
-use super::{TILE, Tile, blocks, head, max, sum, take};
+use super::{Right, TILE, Tiles, View, blocks, head, max, sum, take};
 use crate::error::Result;
 use crate::ops::attention::{CachedSequence, Heads, Saved};
-use crate::ops::cpu::element::{self, Element};
+use crate::ops::cpu::element;
 use crate::ops::cpu::exp::exp;
-use crate::ops::cpu::gemm::{Mat, MatMut, Old, Threads, gemm};
+use crate::ops::cpu::gemm::Old;
 use crate::ops::cpu::simd::vectorized;
 use crate::ops::cpu::{scratch, slice};
 use candle_core::{DType, Tensor};
@@ -27,7 +27,7 @@ pub(crate) fn forward(
     }
 }
 
-fn forward_as<T: Element>(
+fn forward_as<T: Tiles>(
     q: &Tensor,
     k: &Tensor,
     v: &Tensor,
@@ -68,7 +68,7 @@ pub(crate) fn cached(q: &Tensor, sequences: &[CachedSequence], heads: &Heads) ->
     }
 }
 
-fn cached_as<T: Element>(q: &Tensor, sequences: &[CachedSequence], heads: &Heads) -> Result<Option<Tensor>> {
+fn cached_as<T: Tiles>(q: &Tensor, sequences: &[CachedSequence], heads: &Heads) -> Result<Option<Tensor>> {
     let Some(qs) = slice::of::<T>(q) else { return Ok(None) };
     let caches = sequences.iter().map(|s| Some((slice::of::<T>(s.k)?, slice::of::<T>(s.v)?)));
     let Some(caches) = caches.collect::<Option<Vec<_>>>() else { return Ok(None) };
@@ -126,25 +126,23 @@ struct Task<'a, T> {
     lse: Option<&'a mut [f32]>,
 }
 
-fn run<T: Element>(tasks: Vec<Task<T>>, heads: &Heads) {
+fn run<T: Tiles>(tasks: Vec<Task<T>>, heads: &Heads) {
     tasks.into_par_iter().with_max_len(1).for_each(|task| task.run(heads));
 }
 
-impl<T: Element> Task<'_, T> {
+impl<T: Tiles> Task<'_, T> {
     fn run(mut self, heads: &Heads) {
         let (d, width, group) = (heads.head_dim, heads.q_width(), heads.group());
         let rows = self.q.len() / width;
         let most = rows.max(group);
-        let mut tile = vec![[0f32; TILE]; most];
-        scratch::with(2 * most * d, |room: &mut [f32]| {
-            let (q_room, o) = room.split_at_mut(most * d);
+        let mut room = Room { scores: vec![[0.; TILE]; most], p: vec![T::of(0.); most * TILE] };
+        scratch::with(most * d, |o: &mut [f32]| {
             for kv_head in self.kv_heads.clone() {
                 if rows == 1 {
                     // The heads of one row that share keys are the rows of a matrix, and see the same keys.
-                    let column = kv_head * group * d;
-                    let q = head(&self.q[column..column + group * d], d, 0..group, 0, d, q_room);
-                    let queries = Queries { q, rows: group, first: self.first, step: 0, kv_head };
-                    let lse = queries.attend(self.k, self.v, heads, &mut tile, &mut o[..group * d]);
+                    let q = View { data: &self.q[kv_head * group * d..], rows: group, cols: d, stride: d };
+                    let queries = Queries { q, first: self.first, step: 0, kv_head };
+                    let lse = queries.attend(self.k, self.v, heads, &mut room, &mut o[..group * d]);
                     let at = (kv_head - self.kv_heads.start) * group * d;
                     self.o[at..at + group * d].iter_mut().zip(&*o).for_each(|(to, o)| *to = T::of(*o));
                     if let Some(all) = &mut self.lse {
@@ -153,9 +151,9 @@ impl<T: Element> Task<'_, T> {
                     continue;
                 }
                 for h in kv_head * group..(kv_head + 1) * group {
-                    let q = head(self.q, width, 0..rows, h, d, q_room);
-                    let queries = Queries { q, rows, first: self.first, step: 1, kv_head };
-                    let lse = queries.attend(self.k, self.v, heads, &mut tile, &mut o[..rows * d]);
+                    let q = head(self.q, width, 0..rows, h, d);
+                    let queries = Queries { q, first: self.first, step: 1, kv_head };
+                    let lse = queries.attend(self.k, self.v, heads, &mut room, &mut o[..rows * d]);
                     for (to, o) in self.o.chunks_exact_mut(width).zip(o.chunks_exact(d)) {
                         to[h * d..(h + 1) * d].iter_mut().zip(o).for_each(|(to, o)| *to = T::of(*o));
                     }
@@ -168,10 +166,16 @@ impl<T: Element> Task<'_, T> {
     }
 }
 
+/// A task's memory.
+struct Room<T> {
+    scores: Vec<[f32; TILE]>,
+    /// The exponentials of the scores, `TILE` to a row.
+    p: Vec<T>,
+}
+
 /// Queries that attend to one key head.
-struct Queries<'a> {
-    q: Mat<'a>,
-    rows: usize,
+struct Queries<'a, T> {
+    q: View<'a, T>,
     /// The position of the first query.
     first: usize,
     /// From one query's position to the next: 0 or 1.
@@ -179,35 +183,35 @@ struct Queries<'a> {
     kv_head: usize,
 }
 
-impl Queries<'_> {
+impl<T: Tiles> Queries<'_, T> {
     /// Writes the output `[rows, d]` to `o` and returns the log-sum-exp of each query.
-    fn attend<T: Element>(&self, k: &[T], v: &[T], heads: &Heads, tile: &mut Tile, o: &mut [f32]) -> Vec<f32> {
-        let (d, kv_width) = (heads.head_dim, heads.kv_width());
-        let tile = &mut tile[..self.rows];
-        let (mut maxima, mut sums) = (vec![f32::NEG_INFINITY; self.rows], vec![0f32; self.rows]);
-        let end = self.first + self.step * (self.rows - 1) + 1;
+    fn attend(&self, k: &[T], v: &[T], heads: &Heads, room: &mut Room<T>, o: &mut [f32]) -> Vec<f32> {
+        let (d, kv_width, rows) = (heads.head_dim, heads.kv_width(), self.q.rows);
+        let (scores, p) = (&mut room.scores[..rows], &mut room.p[..rows * TILE]);
+        let (mut maxima, mut sums) = (vec![f32::NEG_INFINITY; rows], vec![0f32; rows]);
+        let end = self.first + self.step * (rows - 1) + 1;
         o.fill(0.);
-        scratch::with(TILE * d, |room: &mut [f32]| {
-            for start in (0..end).step_by(TILE) {
-                let keys = start..(start + TILE).min(end);
-                let n = keys.len();
-                let scores = MatMut::columns(tile.as_flattened_mut(), self.rows, n, TILE);
-                let k = head(k, kv_width, keys.clone(), self.kv_head, d, room);
-                gemm(heads.scale() as f32, self.q, k.t(), scores, Old::Overwrite, Threads::One);
-                vectorized(
-                    #[inline(always)]
-                    || {
-                        for (i, (row, o)) in tile.iter_mut().zip(o.chunks_exact_mut(d)).enumerate() {
-                            let visible = (self.first + self.step * i + 1).saturating_sub(start).min(n);
-                            accumulate(row, visible, &mut maxima[i], &mut sums[i], o);
-                        }
-                    },
-                );
-                let p = Mat::new(tile.as_flattened(), self.rows, TILE).columns(0..n);
-                let v = head(v, kv_width, keys, self.kv_head, d, room);
-                gemm(1., p, v, MatMut::new(o, self.rows, d), Old::Add, Threads::One);
-            }
-        });
+        for start in (0..end).step_by(TILE) {
+            let keys = start..(start + TILE).min(end);
+            let n = keys.len();
+            let k = head(k, kv_width, keys.clone(), self.kv_head, d);
+            let tile = scores.as_flattened_mut();
+            T::multiply(heads.scale() as f32, self.q, k, Right::Transposed, tile, TILE, Old::Overwrite);
+            vectorized(
+                #[inline(always)]
+                || {
+                    let each = scores.iter_mut().zip(p.chunks_exact_mut(TILE)).zip(o.chunks_exact_mut(d));
+                    for (i, ((row, p), o)) in each.enumerate() {
+                        let visible = (self.first + self.step * i + 1).saturating_sub(start).min(n);
+                        accumulate(row, visible, &mut maxima[i], &mut sums[i], o);
+                        p.iter_mut().zip(&*row).for_each(|(p, e)| *p = T::of(*e));
+                    }
+                },
+            );
+            let p = View { data: p, rows, cols: n, stride: TILE };
+            let v = head(v, kv_width, keys, self.kv_head, d);
+            T::multiply(1., p, v, Right::Plain, o, d, Old::Add);
+        }
         for (o, sum) in o.chunks_exact_mut(d).zip(&sums) {
             o.iter_mut().for_each(|o| *o /= sum);
         }

@@ -61,7 +61,7 @@ impl Kernel for Avx512Bf16 {
 
     fn pack_columns(self, w: &Source, column: usize, panel: &mut [bf16]) -> bool {
         assert!(column + WIDTH <= w.cols && panel.len() >= panel_len(w.rows), "a panel outside its matrix");
-        let whole = matches!(w.values, Values::Bf16(_)) || (w.cols.is_multiple_of(32) && column.is_multiple_of(32));
+        let whole = matches!(w.values, Values::Bf16(_)) || column.is_multiple_of(32);
         if !whole || !in_groups(w) {
             return false;
         }
@@ -75,7 +75,7 @@ impl Kernel for Avx512Bf16 {
 fn in_groups(w: &Source) -> bool {
     match w.values {
         Values::Bf16(_) => true,
-        Values::Blocks(blocks) => blocks.blocksize().is_multiple_of(32),
+        Values::Blocks(blocks) => w.stride.is_multiple_of(32) && blocks.blocksize().is_multiple_of(32),
     }
 }
 
@@ -135,14 +135,14 @@ unsafe fn pack_rows(w: &Source, row: usize, panel: &mut [bf16]) {
     let to = panel.as_mut_ptr();
     for column in (0..w.cols).step_by(32) {
         for half in 0..2 {
-            let first = (row + 16 * half) * w.cols + column;
+            let first = (row + 16 * half) * w.stride + column;
             let rows = match w.values {
                 // SAFETY: the 32 elements lie in row `row + 16 * half + i` of W.
                 Values::Bf16(values) => {
-                    std::array::from_fn(|i| unsafe { load(values.as_ptr().add(first + i * w.cols)) })
+                    std::array::from_fn(|i| unsafe { load(values.as_ptr().add(first + i * w.stride)) })
                 }
                 // SAFETY: the same; rows, and so groups of columns, start at multiples of 32.
-                Values::Blocks(blocks) => std::array::from_fn(|i| unsafe { decode(blocks, first + i * w.cols) }),
+                Values::Blocks(blocks) => std::array::from_fn(|i| unsafe { decode(blocks, first + i * w.stride) }),
             };
             for (p, pairs) in transposed(rows).into_iter().enumerate() {
                 // SAFETY: pair `column / 2 + p` of the panel is inside it, since `column + 2p < w.cols`.
@@ -173,7 +173,7 @@ unsafe fn pack_columns(w: &Source, column: usize, panel: &mut [bf16]) {
     // SAFETY: each array has 32 elements of 16 bits.
     let [first_turns, second_turns] = unsafe { TURNS.map(|turns| _mm512_loadu_si512(turns.as_ptr().cast())) };
     let read = |row: usize| {
-        let first = row * w.cols + column;
+        let first = row * w.stride + column;
         match w.values {
             // SAFETY: the 32 elements lie in row `row` of W.
             Values::Bf16(values) => unsafe { load(values.as_ptr().add(first)) },

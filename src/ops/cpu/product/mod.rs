@@ -81,17 +81,21 @@ impl Right<'_> {
 ///
 /// Panics if the factors do not fit together.
 pub(crate) fn product(m: usize, n: usize, scale: f32, terms: &[Term], into: Into, old: Old, threads: Threads) {
+    product_strided([m, n, n], scale, terms, into, old, threads);
+}
+
+/// The same into a matrix `[m, n]` whose rows start `stride` apart, for `[m, n, stride]`.
+pub(crate) fn product_strided(shape: [usize; 3], scale: f32, terms: &[Term], into: Into, old: Old, threads: Threads) {
     #[cfg(target_arch = "x86_64")]
     if let Some(kernel) = avx512bf16::Avx512Bf16::new() {
-        return multiply(kernel, m, n, scale, terms, into, old, threads);
+        return multiply(kernel, shape, scale, terms, into, old, threads);
     }
-    multiply(scalar::Scalar, m, n, scale, terms, into, old, threads);
+    multiply(scalar::Scalar, shape, scale, terms, into, old, threads);
 }
 
 fn multiply<K: Kernel>(
     kernel: K,
-    m: usize,
-    n: usize,
+    [m, n, stride]: [usize; 3],
     scale: f32,
     terms: &[Term],
     into: Into,
@@ -105,7 +109,7 @@ fn multiply<K: Kernel>(
         Threads::Pool => m.div_ceil(row_blocks(n.div_ceil(WIDTH), m, rayon::current_num_threads())),
     };
     let height = height.next_multiple_of(HEIGHT).max(HEIGHT);
-    into.for_each_block(m, n, height, threads, |block| task.run(block));
+    into.for_each_block([m, n, stride], height, threads, |block| task.run(block));
 }
 
 /// Into how many blocks the rows are divided, so that the threads have equal work; each block packs its panels anew.

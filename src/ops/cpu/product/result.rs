@@ -15,14 +15,13 @@ pub(crate) enum Into<'a> {
 }
 
 impl Into<'_> {
-    /// Cuts the result `[rows, cols]` into blocks of one panel's columns and at most `height` rows, and calls `body` with
-    /// each of them once.
+    /// Cuts the result `[rows, cols]`, whose rows start `stride` apart, into blocks of one panel's columns and at most
+    /// `height` rows, and calls `body` with each of them once.
     ///
-    /// Panics unless the matrix has `rows * cols` elements.
+    /// Panics if rows overlap or lie outside the values.
     pub(super) fn for_each_block(
         self,
-        rows: usize,
-        cols: usize,
+        [rows, cols, stride]: [usize; 3],
         height: usize,
         threads: Threads,
         body: impl Fn(Block) + Sync,
@@ -31,11 +30,12 @@ impl Into<'_> {
             Self::F32(values) => (values.len(), Pointer::F32(values.as_mut_ptr())),
             Self::Bf16(values) => (values.len(), Pointer::Bf16(values.as_mut_ptr())),
         };
-        assert_eq!(Some(len), rows.checked_mul(cols), "a {rows} x {cols} matrix");
+        let end = rows.checked_sub(1).map_or(Some(0), |last| last.checked_mul(stride)?.checked_add(cols));
+        assert!(cols <= stride && end.is_some_and(|end| end <= len), "a {rows} x {cols} matrix of {len} values");
         let stacked = rows.div_ceil(height);
         let block = |i: usize| {
             let (row, column) = (i % stacked * height, i / stacked * WIDTH);
-            Block { values, cols, rows: row..(row + height).min(rows), columns: column..(column + WIDTH).min(cols) }
+            Block { values, stride, rows: row..(row + height).min(rows), columns: column..(column + WIDTH).min(cols) }
         };
         let count = stacked * cols.div_ceil(WIDTH);
         match threads {
@@ -48,8 +48,8 @@ impl Into<'_> {
 /// Some rows of a panel's columns of the result, which nobody else has.
 pub(super) struct Block {
     values: Pointer,
-    /// Of the whole result.
-    cols: usize,
+    /// From one row of the result to the next.
+    stride: usize,
     rows: Range<usize>,
     columns: Range<usize>,
 }
@@ -84,7 +84,7 @@ impl Block {
             #[inline(always)]
             || {
                 for (row, sums) in rows.clone().zip(tile) {
-                    let at = row * self.cols + self.columns.start;
+                    let at = row * self.stride + self.columns.start;
                     match self.values {
                         Pointer::F32(to) => {
                             // SAFETY: these elements lie inside the slice and belong to this block alone; `for_each_block`

@@ -6,12 +6,13 @@ use crate::ops::cpu::element::Element;
 use crate::ops::cpu::scratch;
 use half::bf16;
 
-/// A row-major matrix W.
+/// A row-major matrix W, whose rows start `stride` elements apart.
 #[derive(Clone, Copy)]
 pub(crate) struct Source<'a> {
     pub(super) values: Values<'a>,
     pub(super) rows: usize,
     pub(super) cols: usize,
+    pub(super) stride: usize,
 }
 
 /// Its elements, one row after another.
@@ -22,14 +23,20 @@ pub(crate) enum Values<'a> {
 }
 
 impl<'a> Source<'a> {
-    /// Panics unless there are `rows * cols` values.
+    /// A matrix without gaps. Panics unless there are `rows * cols` values.
     pub(crate) fn new(values: Values<'a>, rows: usize, cols: usize) -> Self {
+        Self::strided(values, rows, cols, cols)
+    }
+
+    /// Panics unless all elements are among the values.
+    pub(crate) fn strided(values: Values<'a>, rows: usize, cols: usize, stride: usize) -> Self {
         let len = match values {
             Values::Bf16(values) => values.len(),
             Values::Blocks(blocks) => blocks.len(),
         };
-        assert!(rows.checked_mul(cols).is_some_and(|n| n <= len), "a {rows} x {cols} matrix of {len} values");
-        Self { values, rows, cols }
+        let end = rows.checked_sub(1).map_or(Some(0), |last| last.checked_mul(stride)?.checked_add(cols));
+        assert!(end.is_some_and(|end| end <= len), "a {rows} x {cols} matrix of {len} values");
+        Self { values, rows, cols, stride }
     }
 
     /// The values from `first` on, rounded to bf16.
@@ -52,7 +59,7 @@ impl<'a> Source<'a> {
         panel.fill(bf16::ZERO);
         scratch::with(self.cols, |values: &mut [bf16]| {
             for column in 0..count {
-                self.read((row + column) * self.cols, values);
+                self.read((row + column) * self.stride, values);
                 for (pair, values) in panel.chunks_exact_mut(PAIR).zip(values.chunks(2)) {
                     pair[2 * column..][..values.len()].copy_from_slice(values);
                 }
@@ -69,7 +76,7 @@ impl<'a> Source<'a> {
         panel.fill(bf16::ZERO);
         let mut values = [bf16::ZERO; WIDTH];
         for row in 0..self.rows {
-            self.read(row * self.cols + column, &mut values[..count]);
+            self.read(row * self.stride + column, &mut values[..count]);
             let pair = &mut panel[row / 2 * PAIR..][..PAIR];
             for (slot, value) in pair[row % 2..].iter_mut().step_by(2).zip(&values[..count]) {
                 *slot = *value;

@@ -73,8 +73,8 @@ fn check<K: Kernel>(kernel: K, kind: Kind, m: usize, n: usize, k: usize, transpo
                 let b = if transposed { Right::Transposed(w) } else { Right::Plain(w) };
                 let second = Term::plain(&a2, Source::new(Values::Bf16(&w2.values), short, n));
                 let terms = [Term { a: &a, stride, b }, second];
-                multiply(kernel, m, n, 0.5, &terms, Into::F32(&mut got), old, threads);
-                multiply(kernel, m, n, 0.5, &terms, Into::Bf16(&mut got_bf16), old, threads);
+                multiply(kernel, [m, n, n], 0.5, &terms, Into::F32(&mut got), old, threads);
+                multiply(kernel, [m, n, n], 0.5, &terms, Into::Bf16(&mut got_bf16), old, threads);
             });
             for i in 0..m {
                 for j in 0..n {
@@ -117,6 +117,25 @@ fn the_scalar_kernel_equals_sums_in_f64() {
 fn the_avx512bf16_kernel_equals_sums_in_f64() {
     if let Some(kernel) = avx512bf16::Avx512Bf16::new() {
         check_all(kernel);
+    }
+}
+
+#[test]
+fn parts_of_larger_matrices_are_read_and_written_where_they_lie() {
+    let (m, n, k, wide) = (15, 37, 34, 50);
+    let (a, w, before) = (rounded(&values(m * wide, 1)), rounded(&values(k * wide, 2)), values(m * wide, 3));
+    let mut got = before.clone();
+    let b = Right::Plain(Source::strided(Values::Bf16(&w[3..]), k, n, wide));
+    let term = Term { a: &a[5..], stride: wide, b };
+    product_strided([m, n, wide], 1., &[term], Into::F32(&mut got[7..]), Old::Overwrite, Threads::Pool);
+    for (i, (got, before)) in got.iter().zip(before).enumerate() {
+        let (row, column) = (i.wrapping_sub(7) / wide, i.wrapping_sub(7) % wide);
+        if i < 7 || row >= m || column >= n {
+            assert_eq!(*got, before, "outside, at {i}");
+            continue;
+        }
+        let want: f64 = (0..k).map(|l| a[5 + row * wide + l].to_f64() * w[3 + l * wide + column].to_f64()).sum();
+        assert!((*got as f64 - want).abs() < 1e-5, "({row}, {column}): {got}, want {want}");
     }
 }
 

@@ -10,6 +10,7 @@ use crate::ops::cpu::decode::Lent;
 use crate::ops::cpu::element::{self, Element};
 use crate::ops::cpu::gemm::{Old, Threads};
 use crate::ops::cpu::product::{self, Into, Source, Term, Values, product};
+use crate::ops::cpu::scratch;
 use crate::ops::cpu::slice::{self, Slice};
 use crate::ops::dropout::Dropout;
 use crate::ops::qlora_linear::{Grads, LoraBranch, Needs};
@@ -17,7 +18,6 @@ use crate::ops::weight::Weight;
 use candle_core::Tensor;
 use half::bf16;
 use rayon::prelude::*;
-use std::borrow::Cow;
 
 /// Elements that a task masks.
 const MASKED: usize = 1 << 15;
@@ -43,9 +43,10 @@ pub(super) fn forward(x: &Tensor, w: &Weight, lora: Option<&LoraBranch>) -> Resu
         let rank = branch.rank;
         let (a, b) = (rounded(&branch.a), rounded(&branch.b));
         let mut h = vec![0f32; t * rank];
-        let masked_x = masked(branch.dropout, &x);
-        let down = [Term::transposed(&masked_x, Source::new(Values::Bf16(&a), rank, input))];
-        product(t, rank, branch.keep_scale(), &down, Into::F32(&mut h), Old::Overwrite, Threads::Pool);
+        masked(branch.dropout, &x, |x| {
+            let term = Term::transposed(x, Source::new(Values::Bf16(&a), rank, input));
+            product(t, rank, branch.keep_scale(), &[term], Into::F32(&mut h), Old::Overwrite, Threads::Pool);
+        });
         let scaled = h.iter().map(|h| bf16::of(branch.scale * h)).collect::<Vec<_>>();
         let terms = [through_w, Term::transposed(&scaled, Source::new(Values::Bf16(&b), out, rank))];
         product(t, out, 1., &terms, Into::Bf16(&mut y), Old::Overwrite, Threads::Pool);
@@ -94,10 +95,11 @@ pub(super) fn backward(
             let scale = branch.scale * branch.keep_scale();
             product(t, rank, scale, &[term], Into::F32(&mut g), Old::Overwrite, Threads::Pool);
             let mut da = vec![0f32; rank * input];
-            let masked_x = masked(dropout, &x);
             let g_left = transposed(&g, t, rank);
-            let term = Term::plain(&g_left, Source::new(Values::Bf16(&masked_x), t, input));
-            product(rank, input, 1., &[term], Into::F32(&mut da), Old::Overwrite, Threads::Pool);
+            masked(dropout, &x, |x| {
+                let term = Term::plain(&g_left, Source::new(Values::Bf16(x), t, input));
+                product(rank, input, 1., &[term], Into::F32(&mut da), Old::Overwrite, Threads::Pool);
+            });
             grads.da = Some(tensor(da, rank, input)?);
 
             if let Some(dx) = &mut dx {
@@ -109,9 +111,10 @@ pub(super) fn backward(
                         product(t, input, 1., &terms, Into::Bf16(dx), Old::Overwrite, Threads::Pool);
                     }
                     Some(_) => {
-                        let mut low = bf16::zeros(t * input);
-                        product(t, input, 1., &[through_a], Into::Bf16(&mut low), Old::Overwrite, Threads::Pool);
-                        dx.copy_from_slice(&masked(dropout, &low));
+                        scratch::with(t * input, |low: &mut [bf16]| {
+                            product(t, input, 1., &[through_a], Into::Bf16(low), Old::Overwrite, Threads::Pool);
+                            masked(dropout, low, |low| dx.copy_from_slice(low));
+                        });
                         product(t, input, 1., &[through_w], Into::Bf16(dx), Old::Add, Threads::Pool);
                     }
                 }
@@ -138,13 +141,14 @@ fn transposed_f32(values: &[f32], rows: usize, cols: usize) -> Vec<f32> {
     (0..rows * cols).map(|i| values[i % rows * cols + i / rows]).collect()
 }
 
-/// `m ∘ x`.
-fn masked(dropout: Option<Dropout>, x: &[bf16]) -> Cow<'_, [bf16]> {
-    let Some(dropout) = dropout else { return Cow::Borrowed(x) };
-    let mut masked = bf16::zeros(x.len());
-    let chunks = masked.par_chunks_mut(MASKED).zip(x.par_chunks(MASKED)).enumerate();
-    chunks.for_each(|(i, (to, from))| dropout.zero((i * MASKED) as u64, from, to));
-    Cow::Owned(masked)
+/// Calls `body` with `m ∘ x`.
+fn masked<R>(dropout: Option<Dropout>, x: &[bf16], body: impl FnOnce(&[bf16]) -> R) -> R {
+    let Some(dropout) = dropout else { return body(x) };
+    scratch::with(x.len(), |masked: &mut [bf16]| {
+        let chunks = masked.par_chunks_mut(MASKED).zip(x.par_chunks(MASKED)).enumerate();
+        chunks.for_each(|(i, (to, from))| dropout.zero((i * MASKED) as u64, from, to));
+        body(masked)
+    })
 }
 
 /// The weight's memory, locked for reading.
