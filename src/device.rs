@@ -1,8 +1,11 @@
 //! Which device, and what this machine has. Nothing here prints.
 
+mod isa;
+
 use candle_core::Device;
 
 use crate::{Error, Result};
+pub use isa::Isa;
 
 /// What the caller asks for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -63,8 +66,8 @@ pub struct Machine {
     pub processor: Option<String>,
     /// Threads that this process may use.
     pub cores: usize,
-    /// Instruction sets that matter here, from older to newer.
-    pub instruction_sets: Vec<&'static str>,
+    /// The instruction sets that it has, of those that products are written for.
+    pub instruction_sets: Vec<Isa>,
     /// Bytes of memory, where the system tells.
     pub memory_total: Option<u64>,
     /// Bytes that a new program can take without swapping, where the system tells.
@@ -78,7 +81,7 @@ pub fn machine() -> Machine {
     Machine {
         processor: line(&cpuinfo, "model name").map(Into::into),
         cores: std::thread::available_parallelism().map_or(1, Into::into),
-        instruction_sets: instruction_sets(&cpuinfo),
+        instruction_sets: Isa::ALL.into_iter().filter(|isa| isa.is_present()).collect(),
         memory_total: kilobytes(&meminfo, "MemTotal"),
         memory_available: kilobytes(&meminfo, "MemAvailable"),
     }
@@ -110,43 +113,6 @@ fn line<'a>(text: &'a str, key: &str) -> Option<&'a str> {
 /// Linux writes `kB` and means 1024 bytes.
 fn kilobytes(text: &str, key: &str) -> Option<u64> {
     line(text, key)?.strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kb| kb * 1024)
-}
-
-#[cfg(target_arch = "x86_64")]
-fn instruction_sets(cpuinfo: &str) -> Vec<&'static str> {
-    let flags: Vec<&str> = line(cpuinfo, "flags").unwrap_or_default().split_whitespace().collect();
-    let found = [
-        ("sse4.2", std::is_x86_feature_detected!("sse4.2")),
-        ("avx", std::is_x86_feature_detected!("avx")),
-        ("f16c", std::is_x86_feature_detected!("f16c")),
-        ("fma", std::is_x86_feature_detected!("fma")),
-        ("avx2", std::is_x86_feature_detected!("avx2")),
-        ("avx512f", std::is_x86_feature_detected!("avx512f")),
-        ("avx512bw", std::is_x86_feature_detected!("avx512bw")),
-        ("avx512vnni", std::is_x86_feature_detected!("avx512vnni")),
-        ("avx512bf16", std::is_x86_feature_detected!("avx512bf16")),
-        // The standard library cannot ask for AMX yet, and the kernel has to allow it as well as the processor.
-        ("amx-int8", flags.contains(&"amx_int8")),
-        ("amx-bf16", flags.contains(&"amx_bf16")),
-    ];
-    found.into_iter().filter_map(|(name, has)| has.then_some(name)).collect()
-}
-
-#[cfg(target_arch = "aarch64")]
-fn instruction_sets(_cpuinfo: &str) -> Vec<&'static str> {
-    let found = [
-        ("neon", std::arch::is_aarch64_feature_detected!("neon")),
-        ("dotprod", std::arch::is_aarch64_feature_detected!("dotprod")),
-        ("bf16", std::arch::is_aarch64_feature_detected!("bf16")),
-        ("i8mm", std::arch::is_aarch64_feature_detected!("i8mm")),
-        ("sve", std::arch::is_aarch64_feature_detected!("sve")),
-    ];
-    found.into_iter().filter_map(|(name, has)| has.then_some(name)).collect()
-}
-
-#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-fn instruction_sets(_cpuinfo: &str) -> Vec<&'static str> {
-    Vec::new()
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ mod usage;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use ferrotune::device;
 
 use failure::Failure;
 
@@ -69,6 +70,7 @@ fn main() -> ExitCode {
 }
 
 fn run(command: Option<Command>) -> Result<(), Failure> {
+    device::Isa::allowed()?;
     match command {
         None => cmd::quick_start::run(),
         Some(Command::Train(args)) => cmd::train::run(args),

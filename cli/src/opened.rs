@@ -8,7 +8,7 @@ use ferrotune::lora::peft;
 use ferrotune::model::{self, Decoder, LoadOptions, Pretrained, Quantization};
 use ferrotune::quant::QuantType;
 use ferrotune::train::RunConfig;
-use ferrotune::{Error, device, hub};
+use ferrotune::{Error, device, hub, ops};
 
 use crate::adapted::ModelArgs;
 use crate::failure::Failure;
@@ -26,9 +26,18 @@ pub(crate) struct Opened {
     prompt: Option<PromptFile>,
 }
 
+/// How exact a model's products have to be.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Precision {
+    /// The type that the device multiplies fastest, as in training.
+    Fast,
+    /// f32 on a CPU, for numbers that are compared with other implementations.
+    Full,
+}
+
 impl ModelArgs {
     /// Loads what the arguments name.
-    pub(crate) fn open(&self) -> Result<Opened, Failure> {
+    pub(crate) fn open(&self, precision: Precision) -> Result<Opened, Failure> {
         let prompt = match &self.adapter {
             Some(directory) => PromptFile::load(directory)?,
             None => None,
@@ -50,7 +59,8 @@ impl ModelArgs {
             (other, ..) => other,
         })?;
         let device = device::choose(device::Wanted::Auto)?.device;
-        let dtype = if device.is_cuda() { DType::BF16 } else { DType::F32 };
+        let narrow = device.is_cuda() || precision == Precision::Fast && ops::multiplies_bf16(&device);
+        let dtype = if narrow { DType::BF16 } else { DType::F32 };
         let mut options = LoadOptions::new(device.clone(), dtype);
         if self.load_in_4bit {
             options = options.quantized(NF4);

@@ -6,16 +6,26 @@ use std::path::{Path, PathBuf};
 
 use crate::{Error, Result};
 
-/// `HF_HUB_CACHE` or `HUGGINGFACE_HUB_CACHE`, else `$HF_HOME/hub`, else `huggingface/hub` in the user's cache.
+/// The folder of huggingface_hub's files: `HF_HOME`, else `huggingface` in the user's cache; `None` if no variable says where
+/// that is.
+pub fn hf_home() -> Option<PathBuf> {
+    set("HF_HOME")
+        .or_else(|| Some(set("XDG_CACHE_HOME")?.join("huggingface")))
+        .or_else(|| Some(set("HOME")?.join(".cache/huggingface")))
+}
+
+/// A variable's path, unless it is empty.
+fn set(key: &str) -> Option<PathBuf> {
+    std::env::var_os(key).filter(|v| !v.is_empty()).map(PathBuf::from)
+}
+
+/// `HF_HUB_CACHE` or `HUGGINGFACE_HUB_CACHE`, else `hub` in [`hf_home`].
 ///
 /// Errors: [`Error::Config`] if none of their variables is set.
 pub(super) fn cache_dir() -> Result<PathBuf> {
-    let set = |key: &str| std::env::var_os(key).filter(|v| !v.is_empty()).map(PathBuf::from);
     set("HF_HUB_CACHE")
         .or_else(|| set("HUGGINGFACE_HUB_CACHE"))
-        .or_else(|| Some(set("HF_HOME")?.join("hub")))
-        .or_else(|| Some(set("XDG_CACHE_HOME")?.join("huggingface/hub")))
-        .or_else(|| Some(set("HOME")?.join(".cache/huggingface/hub")))
+        .or_else(|| Some(hf_home()?.join("hub")))
         .ok_or_else(|| Error::config("", "there is no home folder to look for models in", "Set `HF_HOME` to one."))
 }
 

@@ -11,6 +11,7 @@ mod huggingface;
 mod pip;
 
 pub use cache::cache_dir;
+pub use huggingface::hf_home;
 
 /// A model that has a short name, the same bytes for everybody.
 pub struct Alias {

@@ -66,6 +66,26 @@ impl Dropout {
         Ok(Tensor::from_vec(mask, shape, &Device::Cpu)?.to_device(device)?.to_dtype(dtype)?)
     }
 
+    /// Adds to `to` those of `from` that are kept of elements `first` to `first + 31`.
+    #[inline(always)]
+    pub(in crate::ops) fn add_kept(&self, first: u64, from: &[f32; 32], to: &mut [f32; 32]) {
+        if !first.is_multiple_of(4) {
+            for i in 0..32 {
+                to[i] += if self.kept(first + i as u64) { from[i] } else { 0. };
+            }
+            return;
+        }
+        let (key, threshold) = (mix(self.seed), self.threshold());
+        let mut words = [0u64; 8];
+        for (i, w) in words.iter_mut().enumerate() {
+            *w = word(key, first / 4 + i as u64).to_le();
+        }
+        let lanes: [u16; 32] = pulp::cast(words);
+        for i in 0..32 {
+            to[i] += if u16::from_le(lanes[i]) as u32 >= threshold { from[i] } else { 0. };
+        }
+    }
+
     /// Copies `from`, elements `first`, `first + 1`, … of the masked tensor, to `to`, zeroing those not kept.
     pub(crate) fn zero<T: Copy + Default>(&self, first: u64, from: &[T], to: &mut [T]) {
         vectorized(
@@ -141,6 +161,17 @@ mod tests {
             for (i, &v) in got.iter().enumerate() {
                 assert_eq!(v == 1., dropout.kept(first + i as u64), "element {i} from {first}");
             }
+        }
+    }
+
+    #[test]
+    fn what_is_kept_is_added() {
+        let dropout = Dropout { p: 0.4, seed: 3 };
+        for first in [0u64, 3, 4, 576, 10_004] {
+            let mut got = [1f32; 32];
+            dropout.add_kept(first, &[2.; 32], &mut got);
+            let want: [f32; 32] = std::array::from_fn(|i| if dropout.kept(first + i as u64) { 3. } else { 1. });
+            assert_eq!(got, want, "from {first}");
         }
     }
 

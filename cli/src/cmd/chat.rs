@@ -8,7 +8,7 @@ use ferrotune::generate::{self, Event, TextStream};
 
 use crate::adapted::{ModelArgs, SamplingArgs};
 use crate::failure::Failure;
-use crate::opened::{self, Opened};
+use crate::opened::{self, Opened, Precision};
 use crate::{interrupt, output};
 
 /// Talk to a model
@@ -30,7 +30,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: Args) -> Result<(), Failure> {
     interrupt::listen()?;
-    let opened = args.model.open()?;
+    let opened = args.model.open(Precision::Fast)?;
     let config = args.sampling.config(&opened.pretrained.eos_token_ids);
     config.validate()?;
     let template = opened.template()?;

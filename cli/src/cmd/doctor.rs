@@ -1,9 +1,9 @@
 //! `ferrotune doctor`
 
-use std::path::PathBuf;
 use std::process::Command;
 
 use ferrotune::device::{self, Machine};
+use ferrotune::hub;
 
 use crate::failure::Failure;
 use crate::{output, units};
@@ -25,12 +25,12 @@ pub(crate) fn run(_: Args) -> Result<(), Failure> {
         ("system", format!("{} {}", std::env::consts::OS, std::env::consts::ARCH)),
         ("cores", cores(&machine)),
         ("memory", memory(&machine)),
-        ("instructions", instructions()),
+        ("instructions", instructions(&machine)),
         ("GPU", gpu()),
         ("CUDA", cuda()),
         ("Python", python()),
         ("Jupyter", first_line("jupyter-lab", &["--version"]).unwrap_or_else(|| "not found".into())),
-        ("HF_HOME", hf_home().map_or_else(|| "no home folder".into(), |path| path.display().to_string())),
+        ("HF_HOME", hub::hf_home().map_or_else(|| "no home folder".into(), |path| path.display().to_string())),
         ("token", token()),
     ];
     for (name, value) in rows {
@@ -58,28 +58,9 @@ fn memory(machine: &Machine) -> String {
     }
 }
 
-/// The sets that the kernels know, in the words of FERROTUNE_ISA.
-fn instructions() -> String {
-    let mut sets = vec!["portable"];
-    #[cfg(target_arch = "x86_64")]
-    {
-        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-            sets.push("avx2");
-        }
-        if is_x86_feature_detected!("avx512f") {
-            sets.push("avx512");
-        }
-        if is_x86_feature_detected!("avx512bf16") {
-            sets.push("avx512bf16");
-        }
-        // The standard library cannot ask for AMX yet; Linux lists it.
-        let flags = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-        if flags.split_whitespace().any(|flag| flag == "amx_bf16") {
-            sets.push("amx");
-        }
-    }
-    #[cfg(target_arch = "aarch64")]
-    sets.push("neon");
+/// The sets that products are written for, in the words of FERROTUNE_ISA.
+fn instructions(machine: &Machine) -> String {
+    let sets: Vec<&str> = machine.instruction_sets.iter().map(|isa| isa.name()).collect();
     let cap = std::env::var("FERROTUNE_ISA").map(|cap| format!("; FERROTUNE_ISA={cap}")).unwrap_or_default();
     format!("{}{cap}", sets.join(", "))
 }
@@ -103,24 +84,12 @@ fn python() -> String {
     }
 }
 
-/// The folder of huggingface_hub's files.
-fn hf_home() -> Option<PathBuf> {
-    if let Some(home) = std::env::var_os("HF_HOME") {
-        return Some(home.into());
-    }
-    let cache = match std::env::var_os("XDG_CACHE_HOME") {
-        Some(cache) => cache.into(),
-        None => std::env::home_dir()?.join(".cache"),
-    };
-    Some(cache.join("huggingface"))
-}
-
 /// Where a token comes from, never the token.
 fn token() -> String {
     if std::env::var_os("HF_TOKEN").is_some_and(|token| !token.is_empty()) {
         return "set by HF_TOKEN".into();
     }
-    match hf_home().map(|home| home.join("token")).filter(|path| path.is_file()) {
+    match hub::hf_home().map(|home| home.join("token")).filter(|path| path.is_file()) {
         Some(path) => format!("in {}", path.display()),
         None => "none; only public models can be fetched".into(),
     }

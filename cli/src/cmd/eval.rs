@@ -8,7 +8,7 @@ use ferrotune::{Error, hub};
 
 use crate::adapted::ModelArgs;
 use crate::failure::Failure;
-use crate::opened::Opened;
+use crate::opened::{Opened, Precision};
 use crate::{answers, interrupt, output, units};
 
 /// Score a model's answers on held-out data: exact match, valid JSON, loss
@@ -51,7 +51,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         records.truncate(limit.get());
     }
     interrupt::listen()?;
-    let opened = args.model.open()?;
+    let opened = args.model.open(Precision::Fast)?;
     let config = answers::greedy(&opened.pretrained, args.max_new_tokens, args.batch_size.get());
     let template = opened.record_template()?;
     let evaluation = answers::answer(&opened.decoder, &opened.pretrained, &template, &records, &config);

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::adapted::{ModelArgs, SamplingArgs};
 use crate::failure::Failure;
-use crate::opened::{self, Opened};
+use crate::opened::{self, Opened, Precision};
 use crate::{interrupt, output, progress};
 
 /// Continue a text, or many
@@ -63,7 +63,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         (prompt, None) => vec![Line::Prompt { prompt: prompt.clone().unwrap_or_default() }],
     };
     interrupt::listen()?;
-    let opened = args.model.open()?;
+    let opened = args.model.open(Precision::Fast)?;
     let config = args.sampling.config(&opened.pretrained.eos_token_ids);
     config.validate()?;
     let (texts, prompts) = prompts(&opened, &lines)?;

@@ -7,6 +7,7 @@ use ferrotune::candle_core::Tensor;
 use ferrotune::{Error, files};
 
 use crate::failure::Failure;
+use crate::opened::Precision;
 
 /// Write a model's logits for given token ids, to compare with other implementations
 ///
@@ -30,7 +31,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: Args) -> Result<(), Failure> {
     let sequences = read_ids(&args.ids)?;
-    let opened = args.model.open()?;
+    let opened = args.model.open(Precision::Full)?;
     let mut logits: Vec<(String, Tensor)> = Vec::with_capacity(sequences.len());
     for (i, ids) in sequences.iter().enumerate() {
         let tensor = opened.decoder.logits(ids).map_err(|error| match error {

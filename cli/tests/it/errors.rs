@@ -100,18 +100,34 @@ fn doctor_tells_what_there_is_and_no_secret() {
     let out = Command::new(env!("CARGO_BIN_EXE_ferrotune"))
         .arg("doctor")
         .env("HF_TOKEN", "hf_secret")
-        .env("FERROTUNE_ISA", "avx2")
+        .env("FERROTUNE_ISA", "portable")
         .stdin(Stdio::null())
         .output()
         .unwrap();
     let text = String::from_utf8(out.stdout).unwrap();
     assert!(out.status.success());
     for line in
-        ["cores ", "memory ", "instructions  portable", "FERROTUNE_ISA=avx2", "GPU ", "Python ", "set by HF_TOKEN"]
+        ["cores ", "memory ", "instructions  portable", "FERROTUNE_ISA=portable", "GPU ", "Python ", "set by HF_TOKEN"]
     {
         assert!(text.contains(line), "no `{line}` in {text}");
     }
     assert!(!text.contains("hf_secret"));
+}
+
+#[test]
+fn an_instruction_set_that_is_not_there_is_refused() {
+    let absent = if cfg!(target_arch = "x86_64") { "neon" } else { "avx2" };
+    for (name, what) in [("sse9", "is no instruction set"), (absent, "does not have")] {
+        let out = Command::new(env!("CARGO_BIN_EXE_ferrotune"))
+            .arg("doctor")
+            .env("FERROTUNE_ISA", name)
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        let text = String::from_utf8(out.stderr).unwrap();
+        assert_eq!((out.status.code(), out.stdout.len()), (Some(2), 0), "{name}: {text}");
+        assert!(text.contains(what) && text.contains("portable") && text.trim().lines().count() == 1, "{name}: {text}");
+    }
 }
 
 #[test]

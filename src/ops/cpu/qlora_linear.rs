@@ -10,12 +10,13 @@ use crate::error::Result;
 use crate::ops::cpu::decode::{Blocks, Lent};
 use crate::ops::cpu::gemm::{Mat, MatMut, Old, Threads, gemm};
 use crate::ops::cpu::scratch;
+use crate::ops::cpu::simd::arch;
 use crate::ops::cpu::slice::{self, Slice};
 use crate::ops::dropout::Dropout;
 use crate::ops::qlora_linear::{Grads, LoraBranch, Needs};
 use crate::ops::weight::Weight;
 use candle_core::{DType, Device, Tensor};
-use pulp::{Arch, Simd, WithSimd};
+use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -299,7 +300,7 @@ impl Matrix<'_> {
         scratch::with(t * out, |by_output| {
             by_output.par_chunks_mut(ROWS * t).enumerate().for_each(|(i, y)| {
                 scratch::with(input, |row| {
-                    Arch::new().dispatch(DotRows { w: self, first: i * ROWS, x, t, input, row, y });
+                    arch().dispatch(DotRows { w: self, first: i * ROWS, x, t, input, row, y });
                 })
             });
             for (t, y) in y.chunks_exact_mut(out).enumerate() {

@@ -1,5 +1,6 @@
 //! Runs loops compiled for the vector instructions that the machine has.
 
+use crate::device::Isa;
 use pulp::{Arch, Simd, WithSimd};
 
 /// Calls `body`, compiled once for each instruction set; the binary itself is built for the oldest machines.
@@ -9,7 +10,18 @@ use pulp::{Arch, Simd, WithSimd};
 /// not inlined is compiled for the oldest machines, with each `mul_add` a call into the C library.
 #[inline(always)]
 pub(crate) fn vectorized<R>(body: impl FnMut() -> R) -> R {
-    Arch::new().dispatch(Body(body))
+    arch().dispatch(Body(body))
+}
+
+/// What loops are compiled for, at most what `FERROTUNE_ISA` allows.
+#[inline(always)]
+pub(crate) fn arch() -> Arch {
+    match Isa::in_use() {
+        Isa::Portable => Arch::Scalar,
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => pulp::x86::V3::try_new().map_or(Arch::Scalar, Arch::V3),
+        _ => Arch::new(),
+    }
 }
 
 struct Body<F>(F);

@@ -6,6 +6,7 @@
 
 use super::kernel::{HEIGHT, Kernel, PAIR, Rows, Tile, WIDTH, panel_len};
 use super::source::{Source, Values};
+use crate::device::Isa;
 use crate::ops::cpu::decode::Blocks;
 use half::bf16;
 use std::arch::x86_64::*;
@@ -17,33 +18,19 @@ pub(crate) struct Avx512Bf16(());
 impl Avx512Bf16 {
     /// `None` on a processor without them.
     pub(crate) fn new() -> Option<Self> {
-        let has = is_x86_feature_detected!("avx512f")
-            && is_x86_feature_detected!("avx512bw")
-            && is_x86_feature_detected!("avx512vl")
-            && is_x86_feature_detected!("avx512bf16");
-        has.then_some(Self(()))
+        Isa::Avx512Bf16.is_present().then_some(Self(()))
     }
 }
 
 impl Kernel for Avx512Bf16 {
-    fn tile(self, rows: usize, terms: &[Rows], panels: &[bf16], out: &mut Tile) {
+    fn tile(self, [rows, columns]: [usize; 2], terms: &[Rows], panels: &[bf16], out: &mut Tile) {
         assert!((1..=HEIGHT).contains(&rows) && terms.iter().all(|t| t.hold(rows)), "rows outside their matrix");
         assert!(terms.iter().map(|t| panel_len(t.k)).sum::<usize>() <= panels.len(), "a panel is too short");
-        // SAFETY: `self` proves that the processor has the instructions. The two assertions are what `tile` asks for.
+        // SAFETY: `self` proves that the processor has the instructions. The two assertions are what `tiles` asks for.
         unsafe {
-            match rows {
-                1 => tile::<1>(terms, panels, out),
-                2 => tile::<2>(terms, panels, out),
-                3 => tile::<3>(terms, panels, out),
-                4 => tile::<4>(terms, panels, out),
-                5 => tile::<5>(terms, panels, out),
-                6 => tile::<6>(terms, panels, out),
-                7 => tile::<7>(terms, panels, out),
-                8 => tile::<8>(terms, panels, out),
-                9 => tile::<9>(terms, panels, out),
-                10 => tile::<10>(terms, panels, out),
-                11 => tile::<11>(terms, panels, out),
-                _ => tile::<12>(terms, panels, out),
+            match columns {
+                0..=16 => tiles::<1>(rows, terms, panels, out),
+                _ => tiles::<2>(rows, terms, panels, out),
             }
         }
     }
@@ -79,48 +66,74 @@ fn in_groups(w: &Source) -> bool {
     }
 }
 
-/// `out[i] = Σ a[i]·panel` for R rows.
+/// [`tile`] with a number of rows that is known when it runs.
+///
+/// # Safety
+/// As for [`tile`], and `rows` is from 1 to [`HEIGHT`].
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+unsafe fn tiles<const N: usize>(rows: usize, terms: &[Rows], panels: &[bf16], out: &mut Tile) {
+    // SAFETY: promised by the caller.
+    unsafe {
+        match rows {
+            1 => tile::<1, N>(terms, panels, out),
+            2 => tile::<2, N>(terms, panels, out),
+            3 => tile::<3, N>(terms, panels, out),
+            4 => tile::<4, N>(terms, panels, out),
+            5 => tile::<5, N>(terms, panels, out),
+            6 => tile::<6, N>(terms, panels, out),
+            7 => tile::<7, N>(terms, panels, out),
+            8 => tile::<8, N>(terms, panels, out),
+            9 => tile::<9, N>(terms, panels, out),
+            10 => tile::<10, N>(terms, panels, out),
+            11 => tile::<11, N>(terms, panels, out),
+            _ => tile::<12, N>(terms, panels, out),
+        }
+    }
+}
+
+/// `out[i] = Σ a[i]·panel` for R rows and the first 16·N columns.
 ///
 /// # Safety
 /// The processor has the instructions; every term has R rows of `k` elements, and `panels` has `panel_len(k)` for each.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-unsafe fn tile<const R: usize>(terms: &[Rows], panels: &[bf16], out: &mut Tile) {
-    let mut sums = [[_mm512_setzero_ps(); 2]; R];
+unsafe fn tile<const R: usize, const N: usize>(terms: &[Rows], panels: &[bf16], out: &mut Tile) {
+    let mut sums = [[_mm512_setzero_ps(); N]; R];
     let mut b = panels.as_ptr();
     for term in terms {
         let (a, stride) = (term.data.as_ptr(), term.stride);
         for p in 0..term.k / 2 {
             // SAFETY: a panel has PAIR elements for each pair of rows.
-            let right = unsafe { [load(b), load(b.add(WIDTH))] };
+            let right: [__m512i; N] = std::array::from_fn(|j| unsafe { load(b.add(32 * j)) });
             for (i, sums) in sums.iter_mut().enumerate() {
                 // SAFETY: row i has elements 2p and 2p + 1, since p < k / 2.
                 let pair = unsafe { a.add(i * stride + 2 * p).cast::<i32>().read_unaligned() };
                 let left = as_bf16(_mm512_set1_epi32(pair));
-                sums[0] = _mm512_dpbf16_ps(sums[0], left, as_bf16(right[0]));
-                sums[1] = _mm512_dpbf16_ps(sums[1], left, as_bf16(right[1]));
+                for (sum, right) in sums.iter_mut().zip(right) {
+                    *sum = _mm512_dpbf16_ps(*sum, left, as_bf16(right));
+                }
             }
             // SAFETY: at most the panel's end.
             b = unsafe { b.add(PAIR) };
         }
         if term.k % 2 == 1 {
             // SAFETY: the last row has a pair of the panel, too, whose second half is zero.
-            let right = unsafe { [load(b), load(b.add(WIDTH))] };
+            let right: [__m512i; N] = std::array::from_fn(|j| unsafe { load(b.add(32 * j)) });
             for (i, sums) in sums.iter_mut().enumerate() {
                 // SAFETY: row i has element k - 1.
                 let last = unsafe { a.add(i * stride + term.k - 1).read() };
                 let left = as_bf16(_mm512_set1_epi32(i32::from(last.to_bits())));
-                sums[0] = _mm512_dpbf16_ps(sums[0], left, as_bf16(right[0]));
-                sums[1] = _mm512_dpbf16_ps(sums[1], left, as_bf16(right[1]));
+                for (sum, right) in sums.iter_mut().zip(right) {
+                    *sum = _mm512_dpbf16_ps(*sum, left, as_bf16(right));
+                }
             }
             // SAFETY: at most the panel's end.
             b = unsafe { b.add(PAIR) };
         }
     }
-    for (out, [left, right]) in out.iter_mut().zip(sums) {
-        // SAFETY: a row of the tile has 32 elements.
-        unsafe {
-            _mm512_storeu_ps(out.as_mut_ptr(), left);
-            _mm512_storeu_ps(out.as_mut_ptr().add(16), right);
+    for (out, sums) in out.iter_mut().zip(sums) {
+        for (out, sum) in out.as_chunks_mut::<16>().0.iter_mut().zip(sums) {
+            // SAFETY: these are 16 floats.
+            unsafe { _mm512_storeu_ps(out.as_mut_ptr(), sum) };
         }
     }
 }

@@ -38,9 +38,9 @@ pub(crate) fn panel_len(k: usize) -> usize {
 
 /// One instruction set.
 pub(crate) trait Kernel: Copy + Send + Sync {
-    /// The first `rows` rows of `out` become `Σ a·panel` over the terms, whose panels follow each other in `panels`.
-    /// Products of bf16 are exact, sums are f32. Panics unless the factors fit together.
-    fn tile(self, rows: usize, terms: &[Rows], panels: &[bf16], out: &mut Tile);
+    /// The first rows and, at least, columns of `out`, as many as `size` says, become `Σ a·panel` over the terms, whose panels follow
+    /// each other in `panels`. Products of bf16 are exact, sums are f32. Panics unless the factors fit together.
+    fn tile(self, size: [usize; 2], terms: &[Rows], panels: &[bf16], out: &mut Tile);
 
     /// Fills `panel` with `B = Wᵀ` for the 32 rows of `w` from `row` on, if this set has a fast way for `w`.
     fn pack_rows(self, w: &Source, row: usize, panel: &mut [bf16]) -> bool;

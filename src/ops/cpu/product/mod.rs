@@ -14,20 +14,19 @@ mod result;
 mod scalar;
 mod source;
 
+use crate::device::Isa;
 use crate::ops::cpu::gemm::{Old, Threads};
 use crate::ops::cpu::scratch;
+use crate::ops::dropout::Dropout;
 use half::bf16;
 use kernel::{HEIGHT, Kernel, Rows, Tile, WIDTH, panel_len};
 use result::Block;
 pub(crate) use result::Into;
 pub(crate) use source::{Source, Values};
 
-/// Whether this processor multiplies bf16 faster than f32.
+/// Whether this processor multiplies bf16 faster than f32, with what it may use.
 pub(crate) fn is_fast() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    return avx512bf16::Avx512Bf16::new().is_some();
-    #[cfg(not(target_arch = "x86_64"))]
-    return false;
+    cfg!(target_arch = "x86_64") && Isa::in_use() >= Isa::Avx512Bf16
 }
 
 /// `a·b`, one part of a product.
@@ -84,26 +83,37 @@ pub(crate) fn product(m: usize, n: usize, scale: f32, terms: &[Term], into: Into
     product_strided([m, n, n], scale, terms, into, old, threads);
 }
 
-/// The same into a matrix `[m, n]` whose rows start `stride` apart, for `[m, n, stride]`.
-pub(crate) fn product_strided(shape: [usize; 3], scale: f32, terms: &[Term], into: Into, old: Old, threads: Threads) {
-    #[cfg(target_arch = "x86_64")]
-    if let Some(kernel) = avx512bf16::Avx512Bf16::new() {
-        return multiply(kernel, shape, scale, terms, into, old, threads);
-    }
-    multiply(scalar::Scalar, shape, scale, terms, into, old, threads);
+/// `into [m, n] = a·b + mask ∘ (c·d)` for the terms `[a·b, c·d]`; the mask is that of a contiguous `[m, n]`.
+///
+/// Panics if the factors do not fit together.
+pub(crate) fn product_masked(m: usize, n: usize, [term, masked]: [Term; 2], mask: Dropout, into: Into) {
+    run([m, n, n], 1., &[term], Some((masked, mask)), into, Old::Overwrite, Threads::Pool);
 }
 
-fn multiply<K: Kernel>(
-    kernel: K,
-    [m, n, stride]: [usize; 3],
+/// [`product`] into a matrix `[m, n]` whose rows start `stride` apart, for `[m, n, stride]`.
+pub(crate) fn product_strided(shape: [usize; 3], scale: f32, terms: &[Term], into: Into, old: Old, threads: Threads) {
+    run(shape, scale, terms, None, into, old, threads);
+}
+
+fn run(
+    shape: [usize; 3],
     scale: f32,
     terms: &[Term],
+    masked: Option<(Term, Dropout)>,
     into: Into,
     old: Old,
     threads: Threads,
 ) {
-    assert!(terms.iter().all(|t| t.b.shape().1 == n), "a right factor is not {n} columns wide");
-    let task = Task { kernel, terms, scale, old };
+    #[cfg(target_arch = "x86_64")]
+    if let Some(kernel) = avx512bf16::Avx512Bf16::new().filter(|_| is_fast()) {
+        return multiply(Task { kernel, terms, masked, scale, old }, shape, into, threads);
+    }
+    multiply(Task { kernel: scalar::Scalar, terms, masked, scale, old }, shape, into, threads);
+}
+
+fn multiply<K: Kernel>(task: Task<K>, [m, n, stride]: [usize; 3], into: Into, threads: Threads) {
+    let fits = |t: &Term| t.b.shape().1 == n;
+    assert!(task.terms.iter().all(fits) && task.masked.iter().all(|(t, _)| fits(t)), "not {n} columns wide");
     let height = match threads {
         Threads::One => m,
         Threads::Pool => m.div_ceil(row_blocks(n.div_ceil(WIDTH), m, rayon::current_num_threads())),
@@ -122,6 +132,8 @@ fn row_blocks(panels: usize, m: usize, threads: usize) -> usize {
 struct Task<'a, K> {
     kernel: K,
     terms: &'a [Term<'a>],
+    /// One more term, and the mask that its product goes through.
+    masked: Option<(Term<'a>, Dropout)>,
     scale: f32,
     old: Old,
 }
@@ -129,29 +141,46 @@ struct Task<'a, K> {
 impl<K: Kernel> Task<'_, K> {
     /// Computes a block of the result.
     fn run(&self, mut block: Block) {
-        let len = self.terms.iter().map(|t| panel_len(t.b.shape().0)).sum();
-        scratch::with(len, |packed: &mut [bf16]| {
-            let mut rest = &mut *packed;
-            for term in self.terms {
-                let (panel, later) = rest.split_at_mut(panel_len(term.b.shape().0));
-                term.b.pack(self.kernel, block.column(), panel);
-                rest = later;
-            }
-            let mut tile: Tile = [[0.; WIDTH]; HEIGHT];
-            let mut left = Vec::with_capacity(self.terms.len());
-            for start in block.rows().step_by(HEIGHT) {
-                let rows = start..(start + HEIGHT).min(block.rows().end);
-                left.clear();
-                left.extend(self.terms.iter().map(|t| Rows {
-                    data: &t.a[start * t.stride..],
-                    stride: t.stride,
-                    k: t.b.shape().0,
-                }));
-                self.kernel.tile(rows.len(), &left, packed, &mut tile);
-                block.store(&tile, rows, self.scale, self.old);
-            }
+        let masked: Vec<Term> = self.masked.iter().map(|(term, _)| *term).collect();
+        self.pack(self.terms, block.column(), |panels| {
+            self.pack(&masked, block.column(), |masked_panels| {
+                let mut tile: Tile = [[0.; WIDTH]; HEIGHT];
+                let mut masked_tile = tile;
+                let mut left = Vec::with_capacity(self.terms.len());
+                for start in block.rows().step_by(HEIGHT) {
+                    let rows = start..(start + HEIGHT).min(block.rows().end);
+                    let size = [rows.len(), block.width()];
+                    self.kernel.tile(size, below(self.terms, start, &mut left), panels, &mut tile);
+                    if let Some((_, mask)) = &self.masked {
+                        self.kernel.tile(size, below(&masked, start, &mut left), masked_panels, &mut masked_tile);
+                        block.add_masked(&masked_tile, rows.clone(), mask, &mut tile);
+                    }
+                    block.store(&tile, rows, self.scale, self.old);
+                }
+            });
         });
     }
+
+    /// Calls `body` with the panels of the right factors from `column` on.
+    fn pack<R>(&self, terms: &[Term], column: usize, body: impl FnOnce(&[bf16]) -> R) -> R {
+        let len = terms.iter().map(|t| panel_len(t.b.shape().0)).sum();
+        scratch::with(len, |packed: &mut [bf16]| {
+            let mut rest = &mut *packed;
+            for term in terms {
+                let (panel, later) = rest.split_at_mut(panel_len(term.b.shape().0));
+                term.b.pack(self.kernel, column, panel);
+                rest = later;
+            }
+            body(packed)
+        })
+    }
+}
+
+/// The left factors' rows from `start` on, in `room`.
+fn below<'a, 'r>(terms: &[Term<'a>], start: usize, room: &'r mut Vec<Rows<'a>>) -> &'r [Rows<'a>] {
+    room.clear();
+    room.extend(terms.iter().map(|t| Rows { data: &t.a[start * t.stride..], stride: t.stride, k: t.b.shape().0 }));
+    room
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use super::kernel::{Tile, WIDTH};
 use crate::ops::cpu::element::Element;
 use crate::ops::cpu::gemm::{Old, Threads};
 use crate::ops::cpu::simd::vectorized;
+use crate::ops::dropout::Dropout;
 use half::bf16;
 use rayon::prelude::*;
 use std::ops::Range;
@@ -71,9 +72,26 @@ impl Block {
         self.rows.clone()
     }
 
+    /// How many columns it has.
+    pub(super) fn width(&self) -> usize {
+        self.columns.len()
+    }
+
     /// The first of its columns.
     pub(super) fn column(&self) -> usize {
         self.columns.start
+    }
+
+    /// Adds to `tile` those elements of `masked`, the products of `rows` of the block, that the mask of the whole result keeps.
+    pub(super) fn add_masked(&self, masked: &Tile, rows: Range<usize>, mask: &Dropout, tile: &mut Tile) {
+        vectorized(
+            #[inline(always)]
+            || {
+                for (row, (from, to)) in rows.clone().zip(masked.iter().zip(tile.iter_mut())) {
+                    mask.add_kept((row * self.stride + self.columns.start) as u64, from, to);
+                }
+            },
+        );
     }
 
     /// Writes `scale * tile` over, or adds it to, `rows` of the block.

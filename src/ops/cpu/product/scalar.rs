@@ -9,7 +9,7 @@ use half::bf16;
 pub(crate) struct Scalar;
 
 impl Kernel for Scalar {
-    fn tile(self, rows: usize, terms: &[Rows], panels: &[bf16], out: &mut Tile) {
+    fn tile(self, [rows, _]: [usize; 2], terms: &[Rows], panels: &[bf16], out: &mut Tile) {
         let out = &mut out[..rows];
         out.fill([0.; WIDTH]);
         let mut panels = panels;

@@ -73,8 +73,9 @@ fn check<K: Kernel>(kernel: K, kind: Kind, m: usize, n: usize, k: usize, transpo
                 let b = if transposed { Right::Transposed(w) } else { Right::Plain(w) };
                 let second = Term::plain(&a2, Source::new(Values::Bf16(&w2.values), short, n));
                 let terms = [Term { a: &a, stride, b }, second];
-                multiply(kernel, [m, n, n], 0.5, &terms, Into::F32(&mut got), old, threads);
-                multiply(kernel, [m, n, n], 0.5, &terms, Into::Bf16(&mut got_bf16), old, threads);
+                let task = || Task { kernel, terms: &terms, masked: None, scale: 0.5, old };
+                multiply(task(), [m, n, n], Into::F32(&mut got), threads);
+                multiply(task(), [m, n, n], Into::Bf16(&mut got_bf16), threads);
             });
             for i in 0..m {
                 for j in 0..n {
@@ -97,7 +98,8 @@ fn check<K: Kernel>(kernel: K, kind: Kind, m: usize, n: usize, k: usize, transpo
 
 fn check_all<K: Kernel>(kernel: K) {
     let kinds = [Kind::Bf16, Kind::Nf4(64, true), Kind::Nf4(64, false), Kind::Nf4(128, false)];
-    let shapes = [(1, 1, 1), (3, 33, 31), (12, 32, 64), (25, 64, 128), (60, 96, 65), (130, 70, 192), (13, 7, 2)];
+    let shapes =
+        [(1, 1, 1), (3, 33, 31), (12, 32, 64), (25, 64, 128), (60, 96, 65), (130, 70, 192), (13, 7, 2), (29, 16, 96)];
     for kind in kinds {
         for (m, n, k) in shapes {
             for transposed in [false, true] {
@@ -167,5 +169,5 @@ fn panels_have_the_same_bits_in_every_kernel() {
 fn a_left_factor_that_is_too_short_is_refused() {
     let Some(kernel) = avx512bf16::Avx512Bf16::new() else { panic!("rows outside their matrix (not tried)") };
     let rows = Rows { data: &[bf16::ONE; 7], stride: 4, k: 4 };
-    kernel.tile(2, &[rows], &[bf16::ONE; 128], &mut [[0.; WIDTH]; HEIGHT]);
+    kernel.tile([2, 32], &[rows], &[bf16::ONE; 128], &mut [[0.; WIDTH]; HEIGHT]);
 }

@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::ops::cpu::decode::Lent;
 use crate::ops::cpu::element::{self, Element};
 use crate::ops::cpu::gemm::{Old, Threads};
-use crate::ops::cpu::product::{self, Into, Source, Term, Values, product};
+use crate::ops::cpu::product::{self, Into, Source, Term, Values, product, product_masked};
 use crate::ops::cpu::scratch;
 use crate::ops::cpu::slice::{self, Slice};
 use crate::ops::dropout::Dropout;
@@ -85,17 +85,17 @@ pub(super) fn backward(
             let (a, b) = (rounded(&branch.a), rounded(&branch.b));
             let dy_right = Source::new(Values::Bf16(&dy), t, out);
             let mut db = vec![0f32; rank * out];
-            let h = transposed(h, t, rank);
+            let h = transposed::<bf16>(h, t, rank);
             let term = Term::plain(&h, dy_right);
             product(rank, out, branch.scale, &[term], Into::F32(&mut db), Old::Overwrite, Threads::Pool);
-            grads.db = Some(tensor(transposed_f32(&db, rank, out), out, rank)?);
+            grads.db = Some(tensor(transposed(&db, rank, out), out, rank)?);
 
             let mut g = vec![0f32; t * rank];
             let term = Term::plain(&dy, Source::new(Values::Bf16(&b), out, rank));
             let scale = branch.scale * branch.keep_scale();
             product(t, rank, scale, &[term], Into::F32(&mut g), Old::Overwrite, Threads::Pool);
             let mut da = vec![0f32; rank * input];
-            let g_left = transposed(&g, t, rank);
+            let g_left = transposed::<bf16>(&g, t, rank);
             masked(dropout, &x, |x| {
                 let term = Term::plain(&g_left, Source::new(Values::Bf16(x), t, input));
                 product(rank, input, 1., &[term], Into::F32(&mut da), Old::Overwrite, Threads::Pool);
@@ -105,18 +105,10 @@ pub(super) fn backward(
             if let Some(dx) = &mut dx {
                 let g = rounded(&g);
                 let through_a = Term::plain(&g, Source::new(Values::Bf16(&a), rank, input));
+                let terms = [through_w, through_a];
                 match dropout {
-                    None => {
-                        let terms = [through_w, through_a];
-                        product(t, input, 1., &terms, Into::Bf16(dx), Old::Overwrite, Threads::Pool);
-                    }
-                    Some(_) => {
-                        scratch::with(t * input, |low: &mut [bf16]| {
-                            product(t, input, 1., &[through_a], Into::Bf16(low), Old::Overwrite, Threads::Pool);
-                            masked(dropout, low, |low| dx.copy_from_slice(low));
-                        });
-                        product(t, input, 1., &[through_w], Into::Bf16(dx), Old::Add, Threads::Pool);
-                    }
+                    Some(mask) => product_masked(t, input, terms, mask, Into::Bf16(dx)),
+                    None => product(t, input, 1., &terms, Into::Bf16(dx), Old::Overwrite, Threads::Pool),
                 }
             }
         } else if let Some(dx) = &mut dx {
@@ -132,13 +124,13 @@ fn rounded(values: &[f32]) -> Vec<bf16> {
     values.iter().map(|&v| bf16::of(v)).collect()
 }
 
-/// The transpose of a `[rows, cols]` matrix, rounded.
-fn transposed(values: &[f32], rows: usize, cols: usize) -> Vec<bf16> {
-    (0..rows * cols).map(|i| bf16::of(values[i % rows * cols + i / rows])).collect()
-}
-
-fn transposed_f32(values: &[f32], rows: usize, cols: usize) -> Vec<f32> {
-    (0..rows * cols).map(|i| values[i % rows * cols + i / rows]).collect()
+/// The transpose of a `[rows, cols]` matrix.
+fn transposed<T: Element>(values: &[f32], rows: usize, cols: usize) -> Vec<T> {
+    let mut out = vec![T::of(0.); rows * cols];
+    for (row, values) in values.chunks_exact(cols).enumerate() {
+        out[row..].iter_mut().step_by(rows).zip(values).for_each(|(out, v)| *out = T::of(*v));
+    }
+    out
 }
 
 /// Calls `body` with `m ∘ x`.
