@@ -150,10 +150,11 @@ pub(crate) fn gemm(scale: f32, a: Mat, b: Mat, c: MatMut, old: Old, threads: Thr
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn values(n: usize, seed: u32) -> Vec<f32> {
+    /// Uniform in [-0.5, 0.5].
+    pub(crate) fn values(n: usize, seed: u32) -> Vec<f32> {
         let mut state = seed.wrapping_mul(2_654_435_761) | 1;
         let mut next = || {
             state ^= state << 13;

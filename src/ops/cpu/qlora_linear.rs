@@ -8,6 +8,7 @@ mod bf16;
 
 use crate::error::Result;
 use crate::ops::cpu::decode::{Blocks, Lent};
+use crate::ops::cpu::element::Element;
 use crate::ops::cpu::gemm::{Mat, MatMut, Old, Threads, gemm};
 use crate::ops::cpu::scratch;
 use crate::ops::cpu::simd::arch;
@@ -47,11 +48,7 @@ pub(crate) fn forward(
         Some(Some(bias)) => Some(bias),
         Some(None) => return Ok(None),
     };
-    let branch = match lora.map(Branch::of) {
-        None => None,
-        Some(Some(branch)) => Some(branch),
-        Some(None) => return Ok(None),
-    };
+    let Some(branch) = Branch::of_any(lora) else { return Ok(None) };
     let w = lent.borrow();
     let h = branch.as_ref().map(|branch| branch.down(&x, t, input));
     let low_rank = branch.as_ref().zip(h.as_deref());
@@ -105,11 +102,7 @@ pub(crate) fn backward(
     let (Some(x), Some(dy), Some(lent)) = (slice::of::<f32>(x), slice::of::<f32>(dy), LentWeight::of(w)) else {
         return Ok(None);
     };
-    let low_rank = match (lora.map(Branch::of), h.map(slice::of::<f32>)) {
-        (Some(Some(branch)), Some(Some(h))) => Some((branch, h)),
-        (None, None) => None,
-        _ => return Ok(None),
-    };
+    let Some(low_rank) = Branch::with_h(lora, h) else { return Ok(None) };
     let mut grads = Grads::default();
     let mut dx = if needs.dx { Some(vec![0f32; t * input]) } else { None };
     let mut old = Old::Overwrite;
@@ -167,6 +160,20 @@ impl<'a> Branch<'a> {
             scale: lora.scale as f32,
             dropout: lora.active_dropout(),
         })
+    }
+
+    /// The branch, if there is one; `None` where its memory cannot be lent.
+    fn of_any(lora: Option<&LoraBranch<'a>>) -> Option<Option<Self>> {
+        lora.map_or(Some(None), |lora| Self::of(lora).map(Some))
+    }
+
+    /// The same with the forward's h; `None` also where one of the two is missing.
+    fn with_h<'h>(lora: Option<&LoraBranch<'a>>, h: Option<&'h Tensor>) -> Option<Option<(Self, Slice<'h, f32>)>> {
+        match (lora, h) {
+            (None, None) => Some(None),
+            (Some(lora), Some(h)) => Some(Some((Self::of(lora)?, slice::of(h)?))),
+            _ => None,
+        }
     }
 
     fn keep_scale(&self) -> f32 {
@@ -246,20 +253,22 @@ impl<'a> Branch<'a> {
     }
 }
 
-/// The weight's memory, locked for reading.
-enum LentWeight<'a> {
-    Dense(Slice<'a, f32>),
+/// The weight's memory, locked for reading; T is the type of a dense one.
+enum LentWeight<'a, T> {
+    Dense(Slice<'a, T>),
     Quantized(Lent<'a>),
 }
 
-impl<'a> LentWeight<'a> {
+impl<'a, T: Element> LentWeight<'a, T> {
     fn of(w: &'a Weight) -> Option<Self> {
         match w {
             Weight::Dense(w) => Some(Self::Dense(slice::of(w)?)),
             Weight::Quantized(w) => Some(Self::Quantized(w.lend()?)),
         }
     }
+}
 
+impl LentWeight<'_, f32> {
     fn borrow(&self) -> Matrix<'_> {
         match self {
             Self::Dense(w) => Matrix::Dense(w),

@@ -3,20 +3,10 @@
 use super::*;
 use crate::ops::cpu::decode::Lent;
 use crate::ops::cpu::element::Element;
+use crate::ops::cpu::gemm::tests::values;
 use crate::ops::weight::QuantizedWeight;
 use crate::quant::{QuantType, Quantized};
 use candle_core::Device;
-
-fn values(n: usize, seed: u32) -> Vec<f32> {
-    let mut state = seed.wrapping_mul(2_654_435_761) | 1;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 17;
-        state ^= state << 5;
-        state as f32 / u32::MAX as f32 - 0.5
-    };
-    (0..n).map(|_| next()).collect()
-}
 
 fn rounded(values: &[f32]) -> Vec<bf16> {
     values.iter().map(|&v| bf16::of(v)).collect()

@@ -4,14 +4,13 @@
 //! second term of it, unless a dropout mask stands between the two. Products over tokens, dA and dB, have few rows
 //! (the rank), so dB is computed as its transpose.
 
-use super::{Branch, tensor};
+use super::{Branch, LentWeight, tensor};
 use crate::error::Result;
-use crate::ops::cpu::decode::Lent;
 use crate::ops::cpu::element::{self, Element};
 use crate::ops::cpu::gemm::{Old, Threads};
 use crate::ops::cpu::product::{self, Into, Source, Term, Values, product, product_masked};
 use crate::ops::cpu::scratch;
-use crate::ops::cpu::slice::{self, Slice};
+use crate::ops::cpu::slice;
 use crate::ops::dropout::Dropout;
 use crate::ops::qlora_linear::{Grads, LoraBranch, Needs};
 use crate::ops::weight::Weight;
@@ -28,11 +27,7 @@ pub(super) fn forward(x: &Tensor, w: &Weight, lora: Option<&LoraBranch>) -> Resu
     let (Some(x), Some(w), true) = (slice::of::<bf16>(x), LentWeight::of(w), product::is_fast()) else {
         return Ok(None);
     };
-    let branch = match lora.map(Branch::of) {
-        None => None,
-        Some(Some(branch)) => Some(branch),
-        Some(None) => return Ok(None),
-    };
+    let Some(branch) = Branch::of_any(lora) else { return Ok(None) };
     let mut y = bf16::zeros(t * out);
     w.with(out, input, |w| -> Result<_> {
         let through_w = Term::transposed(&x, w);
@@ -68,11 +63,7 @@ pub(super) fn backward(
     let (Some(x), Some(dy), Some(w)) = (slice::of::<bf16>(x), slice::of::<bf16>(dy), LentWeight::of(w)) else {
         return Ok(None);
     };
-    let low_rank = match (lora.map(Branch::of), h.map(slice::of::<f32>)) {
-        (Some(Some(branch)), Some(Some(h))) => Some((branch, h)),
-        (None, None) => None,
-        _ => return Ok(None),
-    };
+    let Some(low_rank) = Branch::with_h(lora, h) else { return Ok(None) };
     if needs.dw || !product::is_fast() {
         return Ok(None);
     }
@@ -143,20 +134,7 @@ fn masked<R>(dropout: Option<Dropout>, x: &[bf16], body: impl FnOnce(&[bf16]) ->
     })
 }
 
-/// The weight's memory, locked for reading.
-enum LentWeight<'a> {
-    Dense(Slice<'a, bf16>),
-    Quantized(Lent<'a>),
-}
-
-impl<'a> LentWeight<'a> {
-    fn of(w: &'a Weight) -> Option<Self> {
-        match w {
-            Weight::Dense(w) => Some(Self::Dense(slice::of(w)?)),
-            Weight::Quantized(w) => Some(Self::Quantized(w.lend()?)),
-        }
-    }
-
+impl LentWeight<'_, bf16> {
     fn with<R>(&self, out: usize, input: usize, body: impl FnOnce(Source) -> R) -> R {
         match self {
             Self::Dense(w) => body(Source::new(Values::Bf16(w), out, input)),
