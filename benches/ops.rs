@@ -13,7 +13,7 @@ use ferrotune::ops::linear_cross_entropy::{self, Wants};
 use ferrotune::ops::qlora_linear::{self, LoraBranch, Needs};
 use ferrotune::ops::rope::{self, RopeTable};
 use ferrotune::ops::weight::{QuantizedWeight, Weight};
-use ferrotune::ops::{self, residual, rms_norm, swiglu};
+use ferrotune::ops::{residual, rms_norm, swiglu};
 use ferrotune::quant::{QuantType, Quantized};
 use ferrotune::{Result, device};
 use std::time::Instant;
@@ -144,7 +144,7 @@ impl Bench {
 }
 
 fn main() -> Result<()> {
-    let dtype = if ops::multiplies_bf16(&Device::Cpu) { DType::BF16 } else { DType::F32 };
+    let dtype = DType::BF16;
     let mut bench = Bench { dtype, rows: Vec::new() };
     let (x, w) = (bench.random(TOKENS, HIDDEN)?, Weight::Dense(bench.random(INNER, HIDDEN)?));
     let product = best(|| qlora_linear::forward(&x, &w, None, None).map(drop))?;

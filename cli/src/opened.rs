@@ -8,7 +8,7 @@ use ferrotune::lora::peft;
 use ferrotune::model::{self, Decoder, LoadOptions, Pretrained, Quantization};
 use ferrotune::quant::QuantType;
 use ferrotune::train::RunConfig;
-use ferrotune::{Error, device, hub, ops};
+use ferrotune::{Error, device, hub};
 
 use crate::adapted::ModelArgs;
 use crate::failure::Failure;
@@ -29,7 +29,7 @@ pub(crate) struct Opened {
 /// How exact a model's products have to be.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Precision {
-    /// The type that the device multiplies fastest, as in training.
+    /// bf16, as in training.
     Fast,
     /// f32 on a CPU, for numbers that are compared with other implementations.
     Full,
@@ -59,7 +59,7 @@ impl ModelArgs {
             (other, ..) => other,
         })?;
         let device = device::choose(device::Wanted::Auto)?.device;
-        let narrow = device.is_cuda() || precision == Precision::Fast && ops::multiplies_bf16(&device);
+        let narrow = device.is_cuda() || precision == Precision::Fast;
         let dtype = if narrow { DType::BF16 } else { DType::F32 };
         let mut options = LoadOptions::new(device.clone(), dtype);
         if self.load_in_4bit {

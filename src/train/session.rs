@@ -5,7 +5,6 @@ use super::observer::{Event, Observer};
 use crate::data::{self, Example, Report, Template, TokenizeOptions};
 use crate::lora::{Adapter, peft};
 use crate::model::{self, Batch, Decoder, LoadOptions, Pretrained, Quantization};
-use crate::ops;
 use crate::{Error, Result};
 use candle_core::{DType, Device};
 use std::path::Path;
@@ -120,17 +119,17 @@ impl Session {
     }
 }
 
-/// The type of activations: bf16 only where the device multiplies it faster than f32.
-pub(super) fn compute_dtype(config: &RunConfig, device: &Device) -> DType {
+/// The type of activations.
+pub(super) fn compute_dtype(config: &RunConfig) -> DType {
     match config.quantization.bnb_4bit_compute_dtype {
         // Adapters and every weight of a full fine-tune are f32 masters, and with `full` the model computes with them.
-        ComputeDtype::Bfloat16 if ops::multiplies_bf16(device) && config.method != Method::Full => DType::BF16,
+        ComputeDtype::Bfloat16 if config.method != Method::Full => DType::BF16,
         _ => DType::F32,
     }
 }
 
 fn load_options(config: &RunConfig, device: Device) -> LoadOptions {
-    let dtype = compute_dtype(config, &device);
+    let dtype = compute_dtype(config);
     let quantization = match (config.method, config.quantization.bnb_4bit_quant_type) {
         (Method::Qlora, Some(quant_type)) => {
             Some(Quantization { quant_type, double: config.quantization.bnb_4bit_use_double_quant })

@@ -62,7 +62,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     let device = device::choose(device::Wanted::Auto)?.device;
     let shape = Shape::from(&pretrained.config);
     let tokens = config.sft.per_device_train_batch_size * config.sft.max_length;
-    let settings = Settings::new(&config, &pretrained.config, &device, tokens)?;
+    let settings = Settings::new(&config, &pretrained.config, tokens)?;
     let time = match config.data.as_str() {
         "" => None,
         name => {

@@ -9,10 +9,7 @@ mod forward;
 pub(crate) use backward::backward;
 pub(crate) use forward::{cached, forward};
 
-use crate::ops::cpu::element::Element;
-use crate::ops::cpu::gemm::{Mat, MatMut, Old, Threads, gemm};
-use crate::ops::cpu::product::{self, Into, Source, Term, Values, product_strided};
-use half::bf16;
+use crate::ops::cpu::product::{self, Factor, Into, Old, Source, Term, Threads, Values, product_strided};
 use std::ops::Range;
 
 /// Keys per tile, and the most queries per tile.
@@ -27,12 +24,6 @@ struct View<'a, T> {
     stride: usize,
 }
 
-impl<'a> View<'a, f32> {
-    fn mat(self) -> Mat<'a> {
-        Mat::rows(self.data, self.rows, self.cols, self.stride)
-    }
-}
-
 /// The columns of one head in `rows` of a matrix of `width` columns.
 fn head<T>(data: &[T], width: usize, rows: Range<usize>, head: usize, head_dim: usize) -> View<'_, T> {
     View { data: &data[rows.start * width + head * head_dim..], rows: rows.len(), cols: head_dim, stride: width }
@@ -45,31 +36,15 @@ enum Right {
     Transposed,
 }
 
-/// A type whose tiles can be multiplied.
-trait Tiles: Element {
-    /// `c = scale·a·b` on the calling thread, or `a·bᵀ`, plus the old `c` for [`Old::Add`]; rows of `c` start `stride` apart.
-    fn multiply(scale: f32, a: View<Self>, b: View<Self>, right: Right, c: &mut [f32], stride: usize, old: Old);
-}
-
-impl Tiles for f32 {
-    fn multiply(scale: f32, a: View<f32>, b: View<f32>, right: Right, c: &mut [f32], stride: usize, old: Old) {
-        let b = if right == Right::Plain { b.mat() } else { b.mat().t() };
-        let a = a.mat();
-        let c = MatMut::columns(c, a.row_count(), b.column_count(), stride);
-        gemm(scale, a, b, c, old, Threads::One);
-    }
-}
-
-impl Tiles for bf16 {
-    fn multiply(scale: f32, a: View<bf16>, b: View<bf16>, right: Right, c: &mut [f32], stride: usize, old: Old) {
-        let source = Source::strided(Values::Bf16(b.data), b.rows, b.cols, b.stride);
-        let (n, b) = match right {
-            Right::Plain => (b.cols, product::Right::Plain(source)),
-            Right::Transposed => (b.rows, product::Right::Transposed(source)),
-        };
-        let term = Term { a: a.data, stride: a.stride, b };
-        product_strided([a.rows, n, stride], scale, &[term], Into::F32(c), old, Threads::One);
-    }
+/// `c = scale·a·b` on the calling thread, or `a·bᵀ`, plus the old `c` for [`Old::Add`]; rows of `c` start `stride` apart.
+fn multiply<T: Factor>(scale: f32, a: View<T>, b: View<T>, right: Right, c: &mut [f32], stride: usize, old: Old) {
+    let source = Source::strided(Values::Dense(b.data), b.rows, b.cols, b.stride);
+    let (n, b) = match right {
+        Right::Plain => (b.cols, product::Right::Plain(source)),
+        Right::Transposed => (b.rows, product::Right::Transposed(source)),
+    };
+    let term = Term { a: a.data, stride: a.stride, b };
+    product_strided([a.rows, n, stride], scale, &[term], Into::F32(c), old, Threads::One);
 }
 
 /// Sum of a row, in the order that keeps vector registers busy.

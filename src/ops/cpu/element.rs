@@ -53,6 +53,11 @@ impl Element for bf16 {
     }
 }
 
+/// `values`, rounded.
+pub(crate) fn rounded<T: Element>(values: &[f32]) -> Vec<T> {
+    values.iter().map(|&v| T::of(v)).collect()
+}
+
 /// A tensor in the CPU's memory.
 pub(crate) fn tensor<T: Element>(values: Vec<T>, shape: impl Into<Shape>) -> candle_core::Result<Tensor> {
     let shape: Shape = shape.into();

@@ -1,4 +1,4 @@
-//! `ops::linear_cross_entropy` on the CPU, here in f32, in `bf16` for that type; the mathematics stand there.
+//! `ops::linear_cross_entropy` on the CPU, in f32 or in bf16 with f32 logits and sums; the mathematics stand there.
 //!
 //! The rows are shared out among the threads. Each task goes over the vocabulary in panels and keeps, for each of its
 //! rows, the largest logit so far, the sum of the exponentials below it, and the same sum weighted with W's rows, which
@@ -11,16 +11,15 @@
 //! A panel of W is read from memory once and used twice while it is in the cache, and no more logits exist than a
 //! panel's. The head's gradient needs final probabilities, so it goes over the panels a second time.
 
-mod bf16;
-
 use crate::error::Result;
-use crate::ops::cpu::element::{self, Element};
+use crate::ops::cpu::element::{self, Element, rounded};
 use crate::ops::cpu::exp::exp;
-use crate::ops::cpu::gemm::{Mat, MatMut, Old, Threads, gemm};
+use crate::ops::cpu::product::{Factor, Into, Old, Source, Term, Threads, product};
 use crate::ops::cpu::simd::vectorized;
-use crate::ops::cpu::{product, scratch, slice};
+use crate::ops::cpu::{scratch, slice};
 use crate::ops::linear_cross_entropy::{IGNORE_INDEX, Output, Wants};
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Tensor};
+use half::bf16;
 use rayon::prelude::*;
 
 /// Rows of W at a time.
@@ -32,40 +31,42 @@ type Gradients = (Output, Option<Tensor>, Option<Tensor>);
 
 /// The loss and the gradients for h and W, or `None` where this form does not apply.
 pub(crate) fn forward(h: &Tensor, w: &Tensor, targets: &[u32], wants: Wants) -> Result<Option<Gradients>> {
-    let (&[t, hidden], &[vocab, _]) = (h.dims(), w.dims()) else { return Ok(None) };
-    let rows = Rows::of(targets);
-    if h.dtype() == DType::BF16 {
-        let (Some(h), Some(w)) = (slice::of::<half::bf16>(h), slice::of::<half::bf16>(w)) else { return Ok(None) };
-        if wants == Wants::HiddenAndHeadGradient || !product::is_fast() {
-            return Ok(None);
-        }
-        let (h, head) = (rows.gather(&h, hidden), bf16::Head { w: &w, hidden });
-        let (output, dh, _) = rows.map(&h, hidden, wants, |h, ids, normalizers, dh| head.rows(h, ids, normalizers, dh));
-        let dh = dh.map(|dh| rows.scatter::<half::bf16>(&dh, t, hidden)).transpose()?;
-        return Ok(Some((output, dh, None)));
+    match h.dtype() {
+        DType::BF16 => forward_as::<bf16>(h, w, targets, wants),
+        _ => forward_as::<f32>(h, w, targets, wants),
     }
-    let (Some(h), Some(w)) = (slice::of::<f32>(h), slice::of::<f32>(w)) else { return Ok(None) };
+}
+
+fn forward_as<T: Factor>(h: &Tensor, w: &Tensor, targets: &[u32], wants: Wants) -> Result<Option<Gradients>> {
+    let (&[t, hidden], &[vocab, _]) = (h.dims(), w.dims()) else { return Ok(None) };
+    let (Some(h), Some(w)) = (slice::of::<T>(h), slice::of::<T>(w)) else { return Ok(None) };
+    let rows = Rows::of(targets);
     let (h, head) = (rows.gather(&h, hidden), Head { w: &w, hidden });
     let (output, dh, normalizers) =
         rows.map(&h, hidden, wants, |h, ids, normalizers, dh| head.rows(h, ids, normalizers, dh));
-    let dh = dh.map(|dh| rows.scatter::<f32>(&dh, t, hidden)).transpose()?;
+    let dh = dh.map(|dh| rows.scatter::<T>(&dh, t, hidden)).transpose()?;
     let mut dw = None;
     if wants == Wants::HiddenAndHeadGradient {
         let values = head.weight_gradient(&h, &rows.ids, &normalizers, vocab);
-        dw = Some(Tensor::from_vec(values, (vocab, hidden), &Device::Cpu)?);
+        dw = Some(element::tensor(rounded::<T>(&values), (vocab, hidden))?);
     }
     Ok(Some((output, dh, dw)))
 }
 
-/// `h·Wᵀ` in f32, or `None` unless both are bf16 and this form applies; candle's own product is as fast in f32.
+/// `h·Wᵀ` in f32, or `None` where this form does not apply.
 pub(crate) fn logits(h: &Tensor, w: &Tensor) -> Result<Option<Tensor>> {
+    match h.dtype() {
+        DType::BF16 => logits_as::<bf16>(h, w),
+        _ => logits_as::<f32>(h, w),
+    }
+}
+
+fn logits_as<T: Factor>(h: &Tensor, w: &Tensor) -> Result<Option<Tensor>> {
     let (&[t, hidden], &[vocab, _]) = (h.dims(), w.dims()) else { return Ok(None) };
-    let (Some(h), Some(w), true) = (slice::of::<half::bf16>(h), slice::of::<half::bf16>(w), product::is_fast()) else {
-        return Ok(None);
-    };
+    let (Some(h), Some(w)) = (slice::of::<T>(h), slice::of::<T>(w)) else { return Ok(None) };
     let mut logits = f32::zeros(t * vocab);
-    let terms = [product::Term::transposed(&h, product::Source::new(product::Values::Bf16(&w), vocab, hidden))];
-    product::product(t, vocab, 1., &terms, product::Into::F32(&mut logits), Old::Overwrite, Threads::Pool);
+    let terms = [Term::transposed(&h, Source::dense(&w, vocab, hidden))];
+    product(t, vocab, 1., &terms, Into::F32(&mut logits), Old::Overwrite, Threads::Pool);
     Ok(Some(element::tensor(logits, (t, vocab))?))
 }
 
@@ -136,119 +137,130 @@ impl Default for Normalizer {
     }
 }
 
-struct Head<'a> {
-    w: &'a [f32],
+struct Head<'a, T> {
+    w: &'a [T],
     hidden: usize,
 }
 
-impl Head<'_> {
+impl<T: Factor> Head<'_, T> {
     /// The loss of rows `h` with targets `ids`, on the calling thread; leaves their normalizers and gradients, which
     /// start as zeros.
-    fn rows(&self, h: &[f32], ids: &[usize], normalizers: &mut [Normalizer], mut dh: Option<&mut [f32]>) -> f64 {
+    fn rows(&self, h: &[T], ids: &[usize], normalizers: &mut [Normalizer], mut dh: Option<&mut [f32]>) -> f64 {
         let (n, hidden) = (ids.len(), self.hidden);
-        let h = Mat::new(h, n, hidden);
         let mut target_logits = vec![0f32; n];
-        let (mut max, mut factor, mut sum) = (vec![f32::NEG_INFINITY; n], vec![0f32; n], vec![0f32; n]);
-        scratch::with(n * PANEL, |logits| {
+        scratch::with(n * PANEL, |logits: &mut [f32]| {
             for (i, w) in self.w.chunks(PANEL * hidden).enumerate() {
                 let (first, width) = (i * PANEL, w.len() / hidden);
-                let w = Mat::new(w, width, hidden);
-                let logits = &mut logits[..width * n];
-                gemm(1., w, h.t(), MatMut::new(logits, width, n), Old::Overwrite, Threads::One);
+                let panel = Source::dense(w, width, hidden);
+                let logits = &mut logits[..n * width];
+                let terms = [Term::transposed(h, panel)];
+                product(n, width, 1., &terms, Into::F32(logits), Old::Overwrite, Threads::One);
                 for (row, id) in ids.iter().enumerate().filter(|(_, id)| (first..first + width).contains(id)) {
-                    target_logits[row] = logits[(id - first) * n + row];
+                    target_logits[row] = logits[row * width + id - first];
                 }
-                vectorized(
-                    #[inline(always)]
-                    || exponentials(logits, &mut max, &mut factor, &mut sum),
-                );
-                for (row, normalizer) in normalizers.iter_mut().enumerate() {
-                    normalizer.sum = normalizer.sum * factor[row] as f64 + sum[row] as f64;
-                }
-                if let Some(dh) = &mut dh {
-                    for (dh, &factor) in dh.chunks_exact_mut(hidden).zip(&factor).filter(|(_, f)| **f != 1.) {
-                        dh.iter_mut().for_each(|d| *d *= factor);
+                scratch::with(n * width, |e: &mut [T]| {
+                    let rows = logits.chunks_exact(width).zip(e.chunks_exact_mut(width)).zip(&mut *normalizers);
+                    for (row, ((logits, e), normalizer)) in rows.enumerate() {
+                        let factor = exponentials(logits, e, normalizer);
+                        if let Some(dh) = dh.as_mut().filter(|_| factor != 1.) {
+                            dh[row * hidden..][..hidden].iter_mut().for_each(|d| *d *= factor);
+                        }
                     }
-                    let e = Mat::new(logits, width, n).t();
-                    gemm(1., e, w, MatMut::new(dh, n, hidden), Old::Add, Threads::One);
-                }
+                    if let Some(dh) = &mut dh {
+                        product(n, hidden, 1., &[Term::plain(e, panel)], Into::F32(dh), Old::Add, Threads::One);
+                    }
+                });
             }
         });
         let mut loss = 0.;
-        for (row, normalizer) in normalizers.iter_mut().enumerate() {
-            normalizer.max = max[row];
-            loss += normalizer.sum.ln() + (max[row] as f64 - target_logits[row] as f64);
+        for (normalizer, target) in normalizers.iter().zip(target_logits) {
+            loss += normalizer.sum.ln() + (normalizer.max as f64 - target as f64);
         }
-        for ((dh, &id), normalizer) in
-            dh.into_iter().flat_map(|dh| dh.chunks_exact_mut(hidden)).zip(ids).zip(&*normalizers)
-        {
+        let rows = dh.into_iter().flat_map(|dh| dh.chunks_exact_mut(hidden)).zip(ids).zip(&*normalizers);
+        for ((dh, &id), normalizer) in rows {
             let (scale, w) = ((1. / normalizer.sum) as f32, &self.w[id * hidden..][..hidden]);
-            dh.iter_mut().zip(w).for_each(|(d, w)| *d = *d * scale - w);
+            dh.iter_mut().zip(w).for_each(|(d, w)| *d = *d * scale - w.get());
         }
         loss
     }
 
     /// `Σ_t (p_t - onehot_t)ᵀ·h_t`, [vocab, hidden], each panel by one task.
-    fn weight_gradient(&self, h: &[f32], ids: &[usize], normalizers: &[Normalizer], vocab: usize) -> Vec<f32> {
+    fn weight_gradient(&self, h: &[T], ids: &[usize], normalizers: &[Normalizer], vocab: usize) -> Vec<f32> {
         let hidden = self.hidden;
         let mut dw = vec![0f32; vocab * hidden];
         let panels = dw.par_chunks_mut(PANEL * hidden).zip(self.w.par_chunks(PANEL * hidden)).enumerate();
         panels.for_each(|(i, (dw, w))| {
             let (first, width) = (i * PANEL, w.len() / hidden);
-            scratch::with(width * ROWS.min(ids.len()), |p| {
-                for ((h, ids), normalizers) in
-                    h.chunks(ROWS * hidden).zip(ids.chunks(ROWS)).zip(normalizers.chunks(ROWS))
-                {
-                    let n = ids.len();
-                    let (h, p) = (Mat::new(h, n, hidden), &mut p[..width * n]);
-                    let w = Mat::new(w, width, hidden);
-                    gemm(1., w, h.t(), MatMut::new(p, width, n), Old::Overwrite, Threads::One);
-                    vectorized(
-                        #[inline(always)]
-                        || probabilities(p, normalizers),
-                    );
-                    for (row, id) in ids.iter().enumerate().filter(|(_, id)| (first..first + width).contains(id)) {
-                        p[(id - first) * n + row] -= 1.;
-                    }
-                    let p = Mat::new(p, width, n);
-                    gemm(1., p, h, MatMut::new(dw, width, hidden), Old::Add, Threads::One);
-                }
-            });
+            for ((h, ids), normalizers) in h.chunks(ROWS * hidden).zip(ids.chunks(ROWS)).zip(normalizers.chunks(ROWS)) {
+                let n = ids.len();
+                scratch::with(width * n, |logits: &mut [f32]| {
+                    // Transposed, so that probabilities are the left factor of the next product.
+                    let terms = [Term::transposed(w, Source::dense(h, n, hidden))];
+                    product(width, n, 1., &terms, Into::F32(logits), Old::Overwrite, Threads::One);
+                    scratch::with(width * n, |p: &mut [T]| {
+                        vectorized(
+                            #[inline(always)]
+                            || probabilities(logits, normalizers, p),
+                        );
+                        for (row, id) in ids.iter().enumerate().filter(|(_, id)| (first..first + width).contains(id)) {
+                            let p = &mut p[(id - first) * n + row];
+                            *p = T::of(p.get() - 1.);
+                        }
+                        let terms = [Term::plain(p, Source::dense(h, n, hidden))];
+                        product(width, hidden, 1., &terms, Into::F32(dw), Old::Add, Threads::One);
+                    });
+                });
+            }
         });
         dw
     }
 }
 
-/// Takes the logits `[width, n]` of a panel to `exp(l - max)`, with `max` the new maximum of each of the n rows;
-/// `factor` is what sums under the old maximum are multiplied by, `sum` the panel's.
-#[inline(always)]
-fn exponentials(logits: &mut [f32], max: &mut [f32], factor: &mut [f32], sum: &mut [f32]) {
-    let n = max.len();
-    factor.copy_from_slice(max);
-    for logits in logits.chunks_exact(n) {
-        for i in 0..n {
-            max[i] = if logits[i] > max[i] { logits[i] } else { max[i] };
-        }
-    }
-    for i in 0..n {
-        factor[i] = exp(factor[i] - max[i]);
-        sum[i] = 0.;
-    }
-    for logits in logits.chunks_exact_mut(n) {
-        for i in 0..n {
-            let e = exp(logits[i] - max[i]);
-            logits[i] = e;
-            sum[i] += e;
-        }
-    }
+/// Adjacent logits that are joined in one vector register.
+const LANES: usize = 16;
+
+/// Writes `exp(l - max)` with the row's new maximum to `e`, and returns what sums under the old one are multiplied by.
+fn exponentials<T: Element>(logits: &[f32], e: &mut [T], normalizer: &mut Normalizer) -> f32 {
+    vectorized(
+        #[inline(always)]
+        || {
+            let (chunks, rest) = logits.as_chunks::<LANES>();
+            let mut maxima = [f32::NEG_INFINITY; LANES];
+            for chunk in chunks {
+                for i in 0..LANES {
+                    maxima[i] = if chunk[i] > maxima[i] { chunk[i] } else { maxima[i] };
+                }
+            }
+            let max = maxima.iter().chain(rest).fold(normalizer.max, |max, &l| if l > max { l } else { max });
+            let factor = exp(normalizer.max - max);
+            let mut sums = [0f32; LANES];
+            let (e_chunks, e_rest) = e.as_chunks_mut::<LANES>();
+            for (e, chunk) in e_chunks.iter_mut().zip(chunks) {
+                for i in 0..LANES {
+                    let value = exp(chunk[i] - max);
+                    sums[i] += value;
+                    e[i] = T::of(value);
+                }
+            }
+            let mut sum = sums.iter().sum::<f32>();
+            for (e, l) in e_rest.iter_mut().zip(rest) {
+                let value = exp(l - max);
+                sum += value;
+                *e = T::of(value);
+            }
+            *normalizer = Normalizer { max, sum: normalizer.sum * factor as f64 + sum as f64 };
+            factor
+        },
+    )
 }
 
-/// Takes logits `[width, n]` to probabilities.
+/// The probabilities of the logits `[width, n]`.
 #[inline(always)]
-fn probabilities(logits: &mut [f32], normalizers: &[Normalizer]) {
-    for logits in logits.chunks_exact_mut(normalizers.len()) {
-        for (l, normalizer) in logits.iter_mut().zip(normalizers) {
-            *l = exp(*l - normalizer.max) * (1. / normalizer.sum) as f32;
+fn probabilities<T: Element>(logits: &[f32], normalizers: &[Normalizer], p: &mut [T]) {
+    let n = normalizers.len();
+    for (logits, p) in logits.chunks_exact(n).zip(p.chunks_exact_mut(n)) {
+        for ((l, normalizer), p) in logits.iter().zip(normalizers).zip(p) {
+            *p = T::of(exp(*l - normalizer.max) * (1. / normalizer.sum) as f32);
         }
     }
 }

@@ -26,10 +26,10 @@ impl From<&Config> for Shape {
 }
 
 impl Settings {
-    /// The settings of a run on `device` whose largest micro-batch has `tokens` tokens.
+    /// The settings of a run whose largest micro-batch has `tokens` tokens.
     ///
     /// Errors: [`Error::Config`] when `target_modules` names a module that the model lacks.
-    pub fn new(run: &RunConfig, model: &Config, device: &Device, tokens: usize) -> Result<Self> {
+    pub fn new(run: &RunConfig, model: &Config, tokens: usize) -> Result<Self> {
         let adapters = || -> Result<Adapters> {
             let matched = |p: Projection| {
                 let name = p.module_name();
@@ -51,7 +51,7 @@ impl Settings {
         };
         Ok(Self {
             method,
-            compute_bytes: compute_dtype(run, device).size_in_bytes() as u64,
+            compute_bytes: compute_dtype(run).size_in_bytes() as u64,
             tokens: tokens as u64,
             gradient_checkpointing: run.sft.gradient_checkpointing,
         })

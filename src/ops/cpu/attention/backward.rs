@@ -3,12 +3,12 @@
 //! A task has some heads of one sequence, all of which use one key head, and writes into memory of its own; the tasks'
 //! results are then put together, and added where several used one key head, in a fixed order.
 
-use super::{Right, TILE, Tiles, View, blocks, head, take};
+use super::{Right, TILE, View, blocks, head, multiply, take};
 use crate::error::Result;
 use crate::ops::attention::{Backward, Heads};
 use crate::ops::cpu::element::{self, Element};
 use crate::ops::cpu::exp::exp;
-use crate::ops::cpu::gemm::Old;
+use crate::ops::cpu::product::{Factor, Old};
 use crate::ops::cpu::simd::vectorized;
 use crate::ops::cpu::slice;
 use candle_core::{DType, Tensor};
@@ -28,7 +28,7 @@ pub(crate) fn backward(
     }
 }
 
-fn backward_as<T: Tiles>(
+fn backward_as<T: Factor>(
     tensors: &Backward,
     cu_seqlens: &[usize],
     heads: &Heads,
@@ -140,7 +140,7 @@ struct Part {
     dv: Vec<f32>,
 }
 
-impl<T: Tiles> Inputs<'_, T> {
+impl<T: Factor> Inputs<'_, T> {
     /// `rows` are the sequence's, `q_heads` share a key head.
     ///
     /// Tiles lie transposed here, keys by queries: so the products for keys and values take them as they are, and the
@@ -173,18 +173,18 @@ impl<T: Tiles> Inputs<'_, T> {
                     let q = head(self.q, width, query_rows.clone(), h, d);
                     let d_o = head(self.d_o, width, query_rows.clone(), h, d);
                     let [scores, dp] = [&mut pair.scores, &mut pair.dp].map(|tile| tile.as_flattened_mut());
-                    T::multiply(scale, k, q, Right::Transposed, scores, TILE, Old::Overwrite);
-                    T::multiply(1., v, d_o, Right::Transposed, dp, TILE, Old::Overwrite);
+                    multiply(scale, k, q, Right::Transposed, scores, TILE, Old::Overwrite);
+                    multiply(1., v, d_o, Right::Transposed, dp, TILE, Old::Overwrite);
                     self.softmax_backward(query_rows.clone(), h, n, query_tile == key_tile, &mut pair);
 
                     let p = View { data: &pair.p, rows: n, cols: m, stride: TILE };
                     let ds = View { data: &pair.ds, ..p };
                     let dv = &mut part.dv[keys.start * d..keys.end * d];
-                    T::multiply(1., p, d_o, Right::Plain, dv, d, Old::Add);
+                    multiply(1., p, d_o, Right::Plain, dv, d, Old::Add);
                     let dk = &mut part.dk[keys.start * d..keys.end * d];
-                    T::multiply(scale, ds, q, Right::Plain, dk, d, Old::Add);
+                    multiply(scale, ds, q, Right::Plain, dk, d, Old::Add);
                     let dq = &mut part.dq[((h - q_heads.start) * tiles + query_tile) * tile_len..][..tile_len];
-                    T::multiply(scale, k_transposed, ds, Right::Plain, dq, TILE, Old::Add);
+                    multiply(scale, k_transposed, ds, Right::Plain, dq, TILE, Old::Add);
                 }
             }
         }
@@ -227,7 +227,7 @@ struct Pair<T> {
     ds: Vec<T>,
 }
 
-impl<T: Tiles> Pair<T> {
+impl<T: Factor> Pair<T> {
     fn new() -> Self {
         let (floats, zeros) = (vec![[0.; TILE]; TILE], vec![T::of(0.); TILE * TILE]);
         Self { scores: floats.clone(), dp: floats, p: zeros.clone(), ds: zeros }

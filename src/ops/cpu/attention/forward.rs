@@ -1,11 +1,11 @@
 //! One pass over the keys with a running maximum and sum per query, so that no score is needed twice.
 
-use super::{Right, TILE, Tiles, View, blocks, head, max, sum, take};
+use super::{Right, TILE, View, blocks, head, max, multiply, sum, take};
 use crate::error::Result;
 use crate::ops::attention::{CachedSequence, Heads, Saved};
 use crate::ops::cpu::element;
 use crate::ops::cpu::exp::exp;
-use crate::ops::cpu::gemm::Old;
+use crate::ops::cpu::product::{Factor, Old};
 use crate::ops::cpu::simd::vectorized;
 use crate::ops::cpu::{scratch, slice};
 use candle_core::{DType, Tensor};
@@ -27,7 +27,7 @@ pub(crate) fn forward(
     }
 }
 
-fn forward_as<T: Tiles>(
+fn forward_as<T: Factor>(
     q: &Tensor,
     k: &Tensor,
     v: &Tensor,
@@ -68,7 +68,7 @@ pub(crate) fn cached(q: &Tensor, sequences: &[CachedSequence], heads: &Heads) ->
     }
 }
 
-fn cached_as<T: Tiles>(q: &Tensor, sequences: &[CachedSequence], heads: &Heads) -> Result<Option<Tensor>> {
+fn cached_as<T: Factor>(q: &Tensor, sequences: &[CachedSequence], heads: &Heads) -> Result<Option<Tensor>> {
     let Some(qs) = slice::of::<T>(q) else { return Ok(None) };
     let caches = sequences.iter().map(|s| Some((slice::of::<T>(s.k)?, slice::of::<T>(s.v)?)));
     let Some(caches) = caches.collect::<Option<Vec<_>>>() else { return Ok(None) };
@@ -126,11 +126,11 @@ struct Task<'a, T> {
     lse: Option<&'a mut [f32]>,
 }
 
-fn run<T: Tiles>(tasks: Vec<Task<T>>, heads: &Heads) {
+fn run<T: Factor>(tasks: Vec<Task<T>>, heads: &Heads) {
     tasks.into_par_iter().with_max_len(1).for_each(|task| task.run(heads));
 }
 
-impl<T: Tiles> Task<'_, T> {
+impl<T: Factor> Task<'_, T> {
     fn run(mut self, heads: &Heads) {
         let (d, width, group) = (heads.head_dim, heads.q_width(), heads.group());
         let rows = self.q.len() / width;
@@ -183,7 +183,7 @@ struct Queries<'a, T> {
     kv_head: usize,
 }
 
-impl<T: Tiles> Queries<'_, T> {
+impl<T: Factor> Queries<'_, T> {
     /// Writes the output `[rows, d]` to `o` and returns the log-sum-exp of each query.
     fn attend(&self, k: &[T], v: &[T], heads: &Heads, room: &mut Room<T>, o: &mut [f32]) -> Vec<f32> {
         let (d, kv_width, rows) = (heads.head_dim, heads.kv_width(), self.q.rows);
@@ -196,7 +196,7 @@ impl<T: Tiles> Queries<'_, T> {
             let n = keys.len();
             let k = head(k, kv_width, keys.clone(), self.kv_head, d);
             let tile = scores.as_flattened_mut();
-            T::multiply(heads.scale() as f32, self.q, k, Right::Transposed, tile, TILE, Old::Overwrite);
+            multiply(heads.scale() as f32, self.q, k, Right::Transposed, tile, TILE, Old::Overwrite);
             vectorized(
                 #[inline(always)]
                 || {
@@ -210,7 +210,7 @@ impl<T: Tiles> Queries<'_, T> {
             );
             let p = View { data: p, rows, cols: n, stride: TILE };
             let v = head(v, kv_width, keys, self.kv_head, d);
-            T::multiply(1., p, v, Right::Plain, o, d, Old::Add);
+            multiply(1., p, v, Right::Plain, o, d, Old::Add);
         }
         for (o, sum) in o.chunks_exact_mut(d).zip(&sums) {
             o.iter_mut().for_each(|o| *o /= sum);

@@ -4,12 +4,17 @@
 //! pair of elements that belongs to it, broadcast: 24 `vdpbf16ps` for 14 loads. 4-bit weights are decoded 32 at a time: the
 //! block's 16 values, scaled and rounded, are the table of one `vpermw`.
 
-use super::kernel::{HEIGHT, Kernel, PAIR, Rows, Tile, WIDTH, panel_len};
+use super::kernel::{Kernel, Rows, TileRow, WIDTH, panel_len};
 use super::source::{Source, Values};
 use crate::device::Isa;
 use crate::ops::cpu::decode::Blocks;
 use half::bf16;
 use std::arch::x86_64::*;
+
+/// Rows of a tile.
+const HEIGHT: usize = 12;
+/// Elements of two rows of a panel, which lie together.
+const PAIR: usize = 2 * WIDTH;
 
 /// Proof that the processor has the instructions of this file.
 #[derive(Clone, Copy, Debug)]
@@ -23,9 +28,16 @@ impl Avx512Bf16 {
 }
 
 impl Kernel for Avx512Bf16 {
-    fn tile(self, [rows, columns]: [usize; 2], terms: &[Rows], panels: &[bf16], out: &mut Tile) {
+    type Number = bf16;
+
+    const HEIGHT: usize = HEIGHT;
+    const GROUP: usize = 2;
+    const DEPTH: usize = 2;
+
+    fn tile(self, [rows, columns]: [usize; 2], terms: &[Rows<bf16>], panels: &[bf16], out: &mut [TileRow]) {
         assert!((1..=HEIGHT).contains(&rows) && terms.iter().all(|t| t.hold(rows)), "rows outside their matrix");
-        assert!(terms.iter().map(|t| panel_len(t.k)).sum::<usize>() <= panels.len(), "a panel is too short");
+        assert!(terms.iter().map(|t| panel_len::<Self>(t.k)).sum::<usize>() <= panels.len(), "a panel is too short");
+        let out = &mut out[..rows];
         // SAFETY: `self` proves that the processor has the instructions. The two assertions are what `tiles` asks for.
         unsafe {
             match columns {
@@ -35,8 +47,8 @@ impl Kernel for Avx512Bf16 {
         }
     }
 
-    fn pack_rows(self, w: &Source, row: usize, panel: &mut [bf16]) -> bool {
-        assert!(row + WIDTH <= w.rows && panel.len() >= panel_len(w.cols), "a panel outside its matrix");
+    fn pack_rows(self, w: &Source<bf16>, row: usize, panel: &mut [bf16]) -> bool {
+        assert!(row + WIDTH <= w.rows && panel.len() >= panel_len::<Self>(w.cols), "a panel outside its matrix");
         if !w.cols.is_multiple_of(32) || !in_groups(w) {
             return false;
         }
@@ -46,9 +58,9 @@ impl Kernel for Avx512Bf16 {
         true
     }
 
-    fn pack_columns(self, w: &Source, column: usize, panel: &mut [bf16]) -> bool {
-        assert!(column + WIDTH <= w.cols && panel.len() >= panel_len(w.rows), "a panel outside its matrix");
-        let whole = matches!(w.values, Values::Bf16(_)) || column.is_multiple_of(32);
+    fn pack_columns(self, w: &Source<bf16>, column: usize, panel: &mut [bf16]) -> bool {
+        assert!(column + WIDTH <= w.cols && panel.len() >= panel_len::<Self>(w.rows), "a panel outside its matrix");
+        let whole = matches!(w.values, Values::Dense(_)) || column.is_multiple_of(32);
         if !whole || !in_groups(w) {
             return false;
         }
@@ -56,12 +68,32 @@ impl Kernel for Avx512Bf16 {
         unsafe { pack_columns(w, column, panel) };
         true
     }
+
+    fn add_dots(self, a: &Rows<bf16>, w: &Source<bf16>, row: usize, sums: &mut [f32]) -> bool {
+        assert!(row < w.rows && a.k == w.cols && a.hold(sums.len()), "rows outside their matrix");
+        if !w.cols.is_multiple_of(32) || !in_groups(w) {
+            return false;
+        }
+        // SAFETY: `self` proves that the processor has the instructions. The assertion and the condition are what `add_dots`
+        // asks for; `in_groups` is what it asks of a W in 4 bits.
+        unsafe {
+            let (fours, rest) = sums.as_chunks_mut::<4>();
+            let done = 4 * fours.len();
+            for (i, sums) in fours.iter_mut().enumerate() {
+                add_dots(&a.from(4 * i), w, row, sums);
+            }
+            for (i, sum) in rest.iter_mut().enumerate() {
+                add_dots(&a.from(done + i), w, row, std::array::from_mut(sum));
+            }
+        }
+        true
+    }
 }
 
 /// Whether 32 weights from a multiple of 32 on always have one scale.
-fn in_groups(w: &Source) -> bool {
+fn in_groups(w: &Source<bf16>) -> bool {
     match w.values {
-        Values::Bf16(_) => true,
+        Values::Dense(_) => true,
         Values::Blocks(blocks) => w.stride.is_multiple_of(32) && blocks.blocksize().is_multiple_of(32),
     }
 }
@@ -71,7 +103,7 @@ fn in_groups(w: &Source) -> bool {
 /// # Safety
 /// As for [`tile`], and `rows` is from 1 to [`HEIGHT`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-unsafe fn tiles<const N: usize>(rows: usize, terms: &[Rows], panels: &[bf16], out: &mut Tile) {
+unsafe fn tiles<const N: usize>(rows: usize, terms: &[Rows<bf16>], panels: &[bf16], out: &mut [TileRow]) {
     // SAFETY: promised by the caller.
     unsafe {
         match rows {
@@ -96,7 +128,7 @@ unsafe fn tiles<const N: usize>(rows: usize, terms: &[Rows], panels: &[bf16], ou
 /// # Safety
 /// The processor has the instructions; every term has R rows of `k` elements, and `panels` has `panel_len(k)` for each.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-unsafe fn tile<const R: usize, const N: usize>(terms: &[Rows], panels: &[bf16], out: &mut Tile) {
+unsafe fn tile<const R: usize, const N: usize>(terms: &[Rows<bf16>], panels: &[bf16], out: &mut [TileRow]) {
     let mut sums = [[_mm512_setzero_ps(); N]; R];
     let mut b = panels.as_ptr();
     for term in terms {
@@ -138,20 +170,50 @@ unsafe fn tile<const R: usize, const N: usize>(terms: &[Rows], panels: &[bf16], 
     }
 }
 
+/// Adds to `sums[i]` the product of row i of `a` and row `row` of W.
+///
+/// # Safety
+/// The processor has the instructions; `a` has R rows, as long as W's, which have whole groups of 32 columns, and W has the
+/// row.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+unsafe fn add_dots<const R: usize>(a: &Rows<bf16>, w: &Source<bf16>, row: usize, sums: &mut [f32; R]) {
+    /// Sums in turn, so that one need not wait for the last.
+    const TURNS: usize = 2;
+    let mut lanes = [[_mm512_setzero_ps(); TURNS]; R];
+    for (group, column) in (0..w.cols).step_by(32).enumerate() {
+        let first = row * w.stride + column;
+        let right = match w.values {
+            // SAFETY: the 32 elements lie in row `row` of W.
+            Values::Dense(values) => unsafe { load(values.as_ptr().add(first)) },
+            // SAFETY: the same; rows, and so groups of columns, start at multiples of 32.
+            Values::Blocks(blocks) => unsafe { decode(blocks, first) },
+        };
+        for (i, lanes) in lanes.iter_mut().enumerate() {
+            // SAFETY: the 32 elements lie in row i of `a`.
+            let left = unsafe { load(a.data.as_ptr().add(i * a.stride + column)) };
+            let sum = &mut lanes[group % TURNS];
+            *sum = _mm512_dpbf16_ps(*sum, as_bf16(left), as_bf16(right));
+        }
+    }
+    for (sum, [first, second]) in sums.iter_mut().zip(lanes) {
+        *sum += _mm512_reduce_add_ps(_mm512_add_ps(first, second));
+    }
+}
+
 /// `B = Wᵀ` for 32 rows of W.
 ///
 /// # Safety
 /// The processor has the instructions; W has 32 rows from `row` on, each of whole groups of 32 columns, and the panel has
 /// `panel_len(w.cols)` elements.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-unsafe fn pack_rows(w: &Source, row: usize, panel: &mut [bf16]) {
+unsafe fn pack_rows(w: &Source<bf16>, row: usize, panel: &mut [bf16]) {
     let to = panel.as_mut_ptr();
     for column in (0..w.cols).step_by(32) {
         for half in 0..2 {
             let first = (row + 16 * half) * w.stride + column;
             let rows = match w.values {
                 // SAFETY: the 32 elements lie in row `row + 16 * half + i` of W.
-                Values::Bf16(values) => {
+                Values::Dense(values) => {
                     std::array::from_fn(|i| unsafe { load(values.as_ptr().add(first + i * w.stride)) })
                 }
                 // SAFETY: the same; rows, and so groups of columns, start at multiples of 32.
@@ -171,7 +233,7 @@ unsafe fn pack_rows(w: &Source, row: usize, panel: &mut [bf16]) {
 /// The processor has the instructions; W has 32 columns from `column` on, which for 4 bits are a whole group, and the panel
 /// has `panel_len(w.rows)` elements.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-unsafe fn pack_columns(w: &Source, column: usize, panel: &mut [bf16]) {
+unsafe fn pack_columns(w: &Source<bf16>, column: usize, panel: &mut [bf16]) {
     /// Where element i of a pair of rows comes from: 0 to 31 for the first row, 32 to 63 for the second.
     const fn turns(from: i16) -> [i16; 32] {
         let mut turns = [0; 32];
@@ -189,7 +251,7 @@ unsafe fn pack_columns(w: &Source, column: usize, panel: &mut [bf16]) {
         let first = row * w.stride + column;
         match w.values {
             // SAFETY: the 32 elements lie in row `row` of W.
-            Values::Bf16(values) => unsafe { load(values.as_ptr().add(first)) },
+            Values::Dense(values) => unsafe { load(values.as_ptr().add(first)) },
             // SAFETY: the same, and `first` is a multiple of 32.
             Values::Blocks(blocks) => unsafe { decode(blocks, first) },
         }

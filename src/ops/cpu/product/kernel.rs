@@ -1,50 +1,79 @@
-//! What an instruction set has to do for a product of bf16 matrices: one file fills in one [`Kernel`].
+//! What an instruction set has to do for a product: one file fills in one [`Kernel`].
 
 use super::source::Source;
-use half::bf16;
+use crate::ops::cpu::element::Element;
 
 /// Columns of a panel.
 pub(crate) const WIDTH: usize = 32;
-/// Rows of a tile at most.
-pub(crate) const HEIGHT: usize = 12;
 
-/// A tile of the result, row by row.
-pub(crate) type Tile = [[f32; WIDTH]; HEIGHT];
+/// A row of a tile of the result.
+pub(crate) type TileRow = [f32; WIDTH];
 
-/// The rows of the left factor that a tile takes: row `i` is `data[i * stride..][..k]`.
+/// Rows of the left factor: row `i` is `data[i * stride..][..k]`.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Rows<'a> {
-    pub(crate) data: &'a [bf16],
+pub(crate) struct Rows<'a, T> {
+    pub(crate) data: &'a [T],
     pub(crate) stride: usize,
     pub(crate) k: usize,
 }
 
-impl Rows<'_> {
+impl<T: Copy> Rows<'_, T> {
     /// Whether there are `count` rows inside the data.
     pub(crate) fn hold(&self, count: usize) -> bool {
         count.checked_sub(1).and_then(|last| last.checked_mul(self.stride)?.checked_add(self.k))
             <= Some(self.data.len())
     }
-}
 
-/// Where a pair of rows of the right factor lies in a panel: `(B[2p][c], B[2p + 1][c])` for the 32 columns c in turn. A
-/// last row without a partner is paired with zeros.
-pub(crate) const PAIR: usize = 2 * WIDTH;
+    /// Those from row `start` on.
+    pub(crate) fn from(&self, start: usize) -> Self {
+        Self { data: &self.data[start * self.stride..], ..*self }
+    }
 
-/// Elements of a panel of `k` rows.
-pub(crate) fn panel_len(k: usize) -> usize {
-    k.div_ceil(2) * PAIR
+    /// Panics if it is outside the data.
+    #[inline(always)]
+    pub(crate) fn row(&self, i: usize) -> &[T] {
+        &self.data[i * self.stride..][..self.k]
+    }
 }
 
 /// One instruction set.
+///
+/// A panel holds 32 columns of the right factor B. [`Self::GROUP`] of its rows lie together, column by column: element
+/// `(l, c)` is `panel[(l / GROUP * 32 + c) * GROUP + l % GROUP]`. Rows beyond B's last are zero.
 pub(crate) trait Kernel: Copy + Send + Sync {
-    /// The first rows and, at least, columns of `out`, as many as `size` says, become `Σ a·panel` over the terms, whose panels follow
-    /// each other in `panels`. Products of bf16 are exact, sums are f32. Panics unless the factors fit together.
-    fn tile(self, size: [usize; 2], terms: &[Rows], panels: &[bf16], out: &mut Tile);
+    /// What the factors are when they are multiplied.
+    type Number: Element;
+
+    /// Rows of a tile at most.
+    const HEIGHT: usize;
+
+    /// Rows of B that lie together in a panel.
+    const GROUP: usize;
+
+    /// A panel has a multiple of so many rows, itself one of [`Self::GROUP`].
+    const DEPTH: usize;
+
+    /// The first rows and, at least, columns of `out`, as many as `size` says, become `Σ a·panel` over the terms, whose
+    /// panels follow each other in `panels`. Sums are f32. Panics unless the factors fit together.
+    fn tile(self, size: [usize; 2], terms: &[Rows<Self::Number>], panels: &[Self::Number], out: &mut [TileRow]);
 
     /// Fills `panel` with `B = Wᵀ` for the 32 rows of `w` from `row` on, if this set has a fast way for `w`.
-    fn pack_rows(self, w: &Source, row: usize, panel: &mut [bf16]) -> bool;
+    fn pack_rows(self, _w: &Source<Self::Number>, _row: usize, _panel: &mut [Self::Number]) -> bool {
+        false
+    }
 
     /// Fills `panel` with `B = W` for the 32 columns of `w` from `column` on, if this set has a fast way for `w`.
-    fn pack_columns(self, w: &Source, column: usize, panel: &mut [bf16]) -> bool;
+    fn pack_columns(self, _w: &Source<Self::Number>, _column: usize, _panel: &mut [Self::Number]) -> bool {
+        false
+    }
+
+    /// Adds to `sums[i]` the product of row `i` of `a` and row `row` of `w`, if this set has a fast way for `w`.
+    fn add_dots(self, _a: &Rows<Self::Number>, _w: &Source<Self::Number>, _row: usize, _sums: &mut [f32]) -> bool {
+        false
+    }
+}
+
+/// Elements of a panel of `k` rows.
+pub(crate) fn panel_len<K: Kernel>(k: usize) -> usize {
+    k.next_multiple_of(K::DEPTH) * WIDTH
 }

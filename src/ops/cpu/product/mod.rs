@@ -1,65 +1,76 @@
-//! Products of bf16 matrices with f32 sums, the right factor decoded while it is used.
+//! Products of matrices with f32 sums, the right factor decoded while it is used.
 //!
 //! The result is cut into panels of 32 columns. A task packs a panel of the right factor once, into the second-level
-//! cache: from 4 bits, from bf16, transposed or not. Then it goes down the rows of the left factor, which is read where it
-//! lies, in tiles of up to 12 rows. Several products with one result are one: their terms follow each other in the
-//! inner loop, so that a low-rank branch costs what its rank is.
+//! cache: from 4 bits, from bf16 or f32, transposed or not. Then it goes down the rows of the left factor in tiles that
+//! stay in registers. Several products with one result are one: their terms follow each other in the inner loop, so that a
+//! low-rank branch costs what its rank is. With one row or a few (decoding), nothing is packed: each result is a dot product.
 //!
 //! Every element of the result is one sum in one order, whatever the number of threads.
 
 #[cfg(target_arch = "x86_64")]
+mod amx;
+#[cfg(target_arch = "x86_64")]
 mod avx512bf16;
+mod factor;
 mod kernel;
+mod lanes;
+mod operand;
 mod result;
 mod scalar;
 mod source;
 
-use crate::device::Isa;
-use crate::ops::cpu::gemm::{Old, Threads};
 use crate::ops::cpu::scratch;
 use crate::ops::dropout::Dropout;
-use half::bf16;
-use kernel::{HEIGHT, Kernel, Rows, Tile, WIDTH, panel_len};
+pub(crate) use factor::Factor;
+use kernel::{Kernel, Rows, TileRow, WIDTH, panel_len};
+use operand::Operand;
 use result::Block;
-pub(crate) use result::Into;
+pub(crate) use result::{Into, Old, Threads};
 pub(crate) use source::{Source, Values};
 
-/// Whether this processor multiplies bf16 faster than f32, with what it may use.
-pub(crate) fn is_fast() -> bool {
-    cfg!(target_arch = "x86_64") && Isa::in_use() >= Isa::Avx512Bf16
-}
+/// Products that one result is the sum of, at most.
+const MOST_TERMS: usize = 2;
+/// Rows of the tallest kernel's tiles.
+const MOST_ROWS: usize = 32;
+/// Up to this many rows of the left factor, the right one is not packed.
+const FEW_ROWS: usize = 4;
 
 /// `a·b`, one part of a product.
 #[derive(Clone, Copy)]
-pub(crate) struct Term<'a> {
+pub(crate) struct Term<'a, T> {
     /// The left factor's values; its row `i` starts at `i * stride`.
-    pub(crate) a: &'a [bf16],
+    pub(crate) a: &'a [T],
     pub(crate) stride: usize,
-    pub(crate) b: Right<'a>,
+    pub(crate) b: Right<'a, T>,
 }
 
 /// The right factor.
 #[derive(Clone, Copy)]
-pub(crate) enum Right<'a> {
+pub(crate) enum Right<'a, T> {
     /// W `[k, n]`
-    Plain(Source<'a>),
+    Plain(Source<'a, T>),
     /// Wᵀ for W `[n, k]`
-    Transposed(Source<'a>),
+    Transposed(Source<'a, T>),
 }
 
-impl<'a> Term<'a> {
+impl<'a, T: Factor> Term<'a, T> {
     /// The product of the contiguous `a` and `w`.
-    pub(crate) fn plain(a: &'a [bf16], w: Source<'a>) -> Self {
+    pub(crate) fn plain(a: &'a [T], w: Source<'a, T>) -> Self {
         Self { a, stride: w.rows, b: Right::Plain(w) }
     }
 
     /// The product of the contiguous `a` and the transpose of `w`.
-    pub(crate) fn transposed(a: &'a [bf16], w: Source<'a>) -> Self {
+    pub(crate) fn transposed(a: &'a [T], w: Source<'a, T>) -> Self {
         Self { a, stride: w.cols, b: Right::Transposed(w) }
+    }
+
+    /// The left factor.
+    fn rows(&self) -> Rows<'a, T> {
+        Rows { data: self.a, stride: self.stride, k: self.b.shape().0 }
     }
 }
 
-impl Right<'_> {
+impl<T: Factor> Right<'_, T> {
     /// k and n.
     fn shape(&self) -> (usize, usize) {
         match self {
@@ -67,120 +78,182 @@ impl Right<'_> {
             Self::Transposed(w) => (w.cols, w.rows),
         }
     }
-
-    fn pack(&self, kernel: impl Kernel, column: usize, panel: &mut [bf16]) {
-        match self {
-            Self::Plain(w) => w.pack_columns(kernel, column, panel),
-            Self::Transposed(w) => w.pack_rows(kernel, column, panel),
-        }
-    }
 }
 
 /// `into [m, n] = scale * Σ a·b` over the terms, plus what was there for [`Old::Add`].
 ///
 /// Panics if the factors do not fit together.
-pub(crate) fn product(m: usize, n: usize, scale: f32, terms: &[Term], into: Into, old: Old, threads: Threads) {
+pub(crate) fn product<T: Factor>(
+    m: usize,
+    n: usize,
+    scale: f32,
+    terms: &[Term<T>],
+    into: Into,
+    old: Old,
+    threads: Threads,
+) {
     product_strided([m, n, n], scale, terms, into, old, threads);
 }
 
 /// `into [m, n] = a·b + mask ∘ (c·d)` for the terms `[a·b, c·d]`; the mask is that of a contiguous `[m, n]`.
 ///
 /// Panics if the factors do not fit together.
-pub(crate) fn product_masked(m: usize, n: usize, [term, masked]: [Term; 2], mask: Dropout, into: Into) {
-    run([m, n, n], 1., &[term], Some((masked, mask)), into, Old::Overwrite, Threads::Pool);
+pub(crate) fn product_masked<T: Factor>(m: usize, n: usize, terms: [Term<T>; 2], mask: Dropout, into: Into) {
+    let [term, masked] = terms;
+    let (scale, old, threads) = (1., Old::Overwrite, Threads::Pool);
+    T::multiply(Job { shape: [m, n, n], terms: &[term], masked: Some((masked, mask)), scale, into, old, threads });
 }
 
 /// [`product`] into a matrix `[m, n]` whose rows start `stride` apart, for `[m, n, stride]`.
-pub(crate) fn product_strided(shape: [usize; 3], scale: f32, terms: &[Term], into: Into, old: Old, threads: Threads) {
-    run(shape, scale, terms, None, into, old, threads);
-}
-
-fn run(
+pub(crate) fn product_strided<T: Factor>(
     shape: [usize; 3],
     scale: f32,
-    terms: &[Term],
-    masked: Option<(Term, Dropout)>,
+    terms: &[Term<T>],
     into: Into,
     old: Old,
     threads: Threads,
 ) {
-    #[cfg(target_arch = "x86_64")]
-    if let Some(kernel) = avx512bf16::Avx512Bf16::new().filter(|_| is_fast()) {
-        return multiply(Task { kernel, terms, masked, scale, old }, shape, into, threads);
-    }
-    multiply(Task { kernel: scalar::Scalar, terms, masked, scale, old }, shape, into, threads);
+    T::multiply(Job { shape, terms, masked: None, scale, into, old, threads });
 }
 
-fn multiply<K: Kernel>(task: Task<K>, [m, n, stride]: [usize; 3], into: Into, threads: Threads) {
-    let fits = |t: &Term| t.b.shape().1 == n;
-    assert!(task.terms.iter().all(fits) && task.masked.iter().all(|(t, _)| fits(t)), "not {n} columns wide");
-    let height = match threads {
-        Threads::One => m,
-        Threads::Pool => m.div_ceil(row_blocks(n.div_ceil(WIDTH), m, rayon::current_num_threads())),
-    };
-    let height = height.next_multiple_of(HEIGHT).max(HEIGHT);
-    into.for_each_block([m, n, stride], height, threads, |block| task.run(block));
+/// A product to compute.
+pub(crate) struct Job<'a, T> {
+    /// m, n, and from one row of the result to the next.
+    shape: [usize; 3],
+    terms: &'a [Term<'a, T>],
+    /// One more term, and the mask that its product goes through.
+    masked: Option<(Term<'a, T>, Dropout)>,
+    scale: f32,
+    into: Into<'a>,
+    old: Old,
+    threads: Threads,
+}
+
+impl<T: Factor> Job<'_, T> {
+    fn run<K: Kernel>(self, kernel: K)
+    where
+        T: Operand<K::Number>,
+    {
+        let Self { shape: [m, n, stride], terms, masked, scale, into, old, threads } = self;
+        assert!(terms.len() <= MOST_TERMS, "{} products in one", terms.len());
+        let all = || terms.iter().chain(masked.iter().map(|(term, _)| term));
+        assert!(all().all(|t| t.b.shape().1 == n), "not {n} columns wide");
+        let height = match threads {
+            Threads::One => m,
+            Threads::Pool => m.div_ceil(row_blocks::<K>(n.div_ceil(WIDTH), m, rayon::current_num_threads())),
+        };
+        let height = height.next_multiple_of(K::HEIGHT).max(K::HEIGHT);
+        if m <= FEW_ROWS && masked.is_none() && terms.iter().all(|t| matches!(t.b, Right::Transposed(_))) {
+            let few = FewRows { kernel, terms, scale, old };
+            return into.for_each_block([m, n, stride], height, threads, |block| few.run(block));
+        }
+        let rows = all().map(Term::rows).collect::<Vec<_>>();
+        T::with_rows(&rows, m, threads, |rows| {
+            let (rows, masked_rows) = rows.split_at(terms.len());
+            let mask = masked.map(|(_, mask)| mask);
+            let masked_terms = masked.iter().map(|(term, _)| *term).collect::<Vec<_>>();
+            let plain = Sum { kernel, terms, rows };
+            let masked = Sum { kernel, terms: &masked_terms, rows: masked_rows };
+            let task = Task { plain, masked, mask, scale, old };
+            into.for_each_block([m, n, stride], height, threads, |block| task.run(block));
+        });
+    }
 }
 
 /// Into how many blocks the rows are divided, so that the threads have equal work; each block packs its panels anew.
-fn row_blocks(panels: usize, m: usize, threads: usize) -> usize {
+fn row_blocks<K: Kernel>(panels: usize, m: usize, threads: usize) -> usize {
     let enough = panels.is_multiple_of(threads) || panels >= 8 * threads;
     let wanted = if enough { 1 } else { (4 * threads).div_ceil(panels) };
-    wanted.min(m.div_ceil(4 * HEIGHT)).max(1)
+    wanted.min(m.div_ceil(4 * K::HEIGHT)).max(1)
 }
 
-struct Task<'a, K> {
+/// Products that are added up.
+struct Sum<'a, T, N, K> {
     kernel: K,
-    terms: &'a [Term<'a>],
-    /// One more term, and the mask that its product goes through.
-    masked: Option<(Term<'a>, Dropout)>,
-    scale: f32,
-    old: Old,
+    terms: &'a [Term<'a, T>],
+    /// The left factor of each.
+    rows: &'a [Rows<'a, N>],
 }
 
-impl<K: Kernel> Task<'_, K> {
-    /// Computes a block of the result.
-    fn run(&self, mut block: Block) {
-        let masked: Vec<Term> = self.masked.iter().map(|(term, _)| *term).collect();
-        self.pack(self.terms, block.column(), |panels| {
-            self.pack(&masked, block.column(), |masked_panels| {
-                let mut tile: Tile = [[0.; WIDTH]; HEIGHT];
-                let mut masked_tile = tile;
-                let mut left = Vec::with_capacity(self.terms.len());
-                for start in block.rows().step_by(HEIGHT) {
-                    let rows = start..(start + HEIGHT).min(block.rows().end);
-                    let size = [rows.len(), block.width()];
-                    self.kernel.tile(size, below(self.terms, start, &mut left), panels, &mut tile);
-                    if let Some((_, mask)) = &self.masked {
-                        self.kernel.tile(size, below(&masked, start, &mut left), masked_panels, &mut masked_tile);
-                        block.add_masked(&masked_tile, rows.clone(), mask, &mut tile);
-                    }
-                    block.store(&tile, rows, self.scale, self.old);
-                }
-            });
-        });
-    }
-
+impl<T: Operand<K::Number> + Factor, K: Kernel> Sum<'_, T, K::Number, K> {
     /// Calls `body` with the panels of the right factors from `column` on.
-    fn pack<R>(&self, terms: &[Term], column: usize, body: impl FnOnce(&[bf16]) -> R) -> R {
-        let len = terms.iter().map(|t| panel_len(t.b.shape().0)).sum();
-        scratch::with(len, |packed: &mut [bf16]| {
+    fn pack<R>(&self, column: usize, body: impl FnOnce(&[K::Number]) -> R) -> R {
+        let len = self.rows.iter().map(|rows| panel_len::<K>(rows.k)).sum();
+        scratch::with(len, |packed: &mut [K::Number]| {
             let mut rest = &mut *packed;
-            for term in terms {
-                let (panel, later) = rest.split_at_mut(panel_len(term.b.shape().0));
-                term.b.pack(self.kernel, column, panel);
+            for term in self.terms {
+                let (panel, later) = rest.split_at_mut(panel_len::<K>(term.b.shape().0));
+                match &term.b {
+                    Right::Plain(w) => w.pack_columns(self.kernel, column, panel),
+                    Right::Transposed(w) => w.pack_rows(self.kernel, column, panel),
+                }
                 rest = later;
             }
             body(packed)
         })
     }
+
+    /// The sums of a tile whose first row is `start`.
+    fn tile(&self, size: [usize; 2], start: usize, panels: &[K::Number], out: &mut [TileRow]) {
+        let mut rows = [Rows { data: &[][..], stride: 0, k: 0 }; MOST_TERMS];
+        rows.iter_mut().zip(self.rows).for_each(|(to, rows)| *to = rows.from(start));
+        self.kernel.tile(size, &rows[..self.rows.len()], panels, out);
+    }
 }
 
-/// The left factors' rows from `start` on, in `room`.
-fn below<'a, 'r>(terms: &[Term<'a>], start: usize, room: &'r mut Vec<Rows<'a>>) -> &'r [Rows<'a>] {
-    room.clear();
-    room.extend(terms.iter().map(|t| Rows { data: &t.a[start * t.stride..], stride: t.stride, k: t.b.shape().0 }));
-    room
+struct Task<'a, T, N, K> {
+    plain: Sum<'a, T, N, K>,
+    /// What goes through the mask before it is added.
+    masked: Sum<'a, T, N, K>,
+    mask: Option<Dropout>,
+    scale: f32,
+    old: Old,
+}
+
+impl<T: Operand<K::Number> + Factor, K: Kernel> Task<'_, T, K::Number, K> {
+    /// Computes a block of the result.
+    fn run(&self, mut block: Block) {
+        let (mut tiles, mut masked_tiles) = ([[0.; WIDTH]; MOST_ROWS], [[0.; WIDTH]; MOST_ROWS]);
+        let (tile, masked_tile) = (&mut tiles[..K::HEIGHT], &mut masked_tiles[..K::HEIGHT]);
+        self.plain.pack(block.column(), |panels| {
+            self.masked.pack(block.column(), |masked_panels| {
+                for start in block.rows().step_by(K::HEIGHT) {
+                    let rows = start..(start + K::HEIGHT).min(block.rows().end);
+                    let size = [rows.len(), block.width()];
+                    self.plain.tile(size, start, panels, tile);
+                    if let Some(mask) = &self.mask {
+                        self.masked.tile(size, start, masked_panels, masked_tile);
+                        block.add_masked(masked_tile, rows.clone(), mask, tile);
+                    }
+                    block.store(tile, rows, self.scale, self.old);
+                }
+            });
+        });
+    }
+}
+
+/// A product with few rows, each element of which is a dot product for each term.
+struct FewRows<'a, T, K> {
+    kernel: K,
+    terms: &'a [Term<'a, T>],
+    scale: f32,
+    old: Old,
+}
+
+impl<T: Operand<K::Number> + Factor, K: Kernel> FewRows<'_, T, K> {
+    fn run(&self, mut block: Block) {
+        let (rows, first) = (block.rows(), block.column());
+        let mut tile = [[0.; WIDTH]; FEW_ROWS];
+        for column in 0..block.width() {
+            let mut sums = [0.; FEW_ROWS];
+            for term in self.terms {
+                let (Right::Plain(w) | Right::Transposed(w)) = &term.b;
+                w.add_dots(self.kernel, &term.rows().from(rows.start), first + column, &mut sums[..rows.len()]);
+            }
+            tile.iter_mut().zip(sums).for_each(|(row, sum)| row[column] = sum);
+        }
+        block.store(&tile, rows, self.scale, self.old);
+    }
 }
 
 #[cfg(test)]

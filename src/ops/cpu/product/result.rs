@@ -1,13 +1,28 @@
 //! The result of a product, written by several threads at once.
 
-use super::kernel::{Tile, WIDTH};
+use super::kernel::{TileRow, WIDTH};
 use crate::ops::cpu::element::Element;
-use crate::ops::cpu::gemm::{Old, Threads};
 use crate::ops::cpu::simd::vectorized;
 use crate::ops::dropout::Dropout;
 use half::bf16;
 use rayon::prelude::*;
 use std::ops::Range;
+
+/// What happens to the destination's old elements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Old {
+    Overwrite,
+    Add,
+}
+
+/// Which threads a product runs on.
+#[derive(Clone, Copy)]
+pub(crate) enum Threads {
+    /// Only the calling one; for use inside a rayon task.
+    One,
+    /// Those of the current rayon pool.
+    Pool,
+}
 
 /// A row-major matrix to write, f32 or bf16.
 pub(crate) enum Into<'a> {
@@ -83,7 +98,7 @@ impl Block {
     }
 
     /// Adds to `tile` those elements of `masked`, the products of `rows` of the block, that the mask of the whole result keeps.
-    pub(super) fn add_masked(&self, masked: &Tile, rows: Range<usize>, mask: &Dropout, tile: &mut Tile) {
+    pub(super) fn add_masked(&self, masked: &[TileRow], rows: Range<usize>, mask: &Dropout, tile: &mut [TileRow]) {
         vectorized(
             #[inline(always)]
             || {
@@ -95,7 +110,7 @@ impl Block {
     }
 
     /// Writes `scale * tile` over, or adds it to, `rows` of the block.
-    pub(super) fn store(&mut self, tile: &Tile, rows: Range<usize>, scale: f32, old: Old) {
+    pub(super) fn store(&mut self, tile: &[TileRow], rows: Range<usize>, scale: f32, old: Old) {
         assert!(self.rows.start <= rows.start && rows.end <= self.rows.end && rows.len() <= tile.len(), "not its rows");
         let width = self.columns.len();
         vectorized(
@@ -123,7 +138,7 @@ impl Block {
 }
 
 #[inline(always)]
-fn put<T: Element>(to: &mut [T], sums: &[f32; WIDTH], scale: f32, old: Old) {
+fn put<T: Element>(to: &mut [T], sums: &TileRow, scale: f32, old: Old) {
     match <&mut [T; WIDTH]>::try_from(&mut *to) {
         // A length that the compiler knows makes whole vector instructions.
         Ok(to) => put_each(to, sums, scale, old),

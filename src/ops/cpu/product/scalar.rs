@@ -1,37 +1,40 @@
 //! The kernel without vector instructions: what the others are compared with.
 
-use super::kernel::{Kernel, PAIR, Rows, Tile, WIDTH, panel_len};
-use super::source::Source;
+use super::kernel::{Kernel, Rows, TileRow, WIDTH, panel_len};
 use crate::ops::cpu::element::Element;
-use half::bf16;
+use std::marker::PhantomData;
 
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Scalar;
+/// Multiplies numbers of T, of which a panel holds G rows together.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Scalar<T, const G: usize>(PhantomData<T>);
 
-impl Kernel for Scalar {
-    fn tile(self, [rows, _]: [usize; 2], terms: &[Rows], panels: &[bf16], out: &mut Tile) {
+impl<T: Element, const G: usize> Kernel for Scalar<T, G> {
+    type Number = T;
+
+    const HEIGHT: usize = 12;
+    const GROUP: usize = G;
+    const DEPTH: usize = G;
+
+    fn tile(self, [rows, _]: [usize; 2], terms: &[Rows<T>], panels: &[T], out: &mut [TileRow]) {
         let out = &mut out[..rows];
         out.fill([0.; WIDTH]);
         let mut panels = panels;
         for term in terms {
-            let (panel, later) = panels.split_at(panel_len(term.k));
+            let (panel, later) = panels.split_at(panel_len::<Self>(term.k));
             panels = later;
             for (i, out) in out.iter_mut().enumerate() {
-                let a = &term.data[i * term.stride..][..term.k];
-                for (pair, a) in panel.chunks_exact(PAIR).zip(a.chunks(2)) {
-                    for (out, b) in out.iter_mut().zip(pair.chunks_exact(2)) {
-                        *out += a.iter().zip(b).map(|(a, b)| a.get() * b.get()).sum::<f32>();
+                // A copy, so that the sums may stay in registers.
+                let mut sums = *out;
+                for (group, a) in panel.chunks_exact(G * WIDTH).zip(term.row(i).chunks(G)) {
+                    for (in_group, a) in a.iter().enumerate() {
+                        let a = a.get();
+                        for (c, sum) in sums.iter_mut().enumerate() {
+                            *sum += a * group[c * G + in_group].get();
+                        }
                     }
                 }
+                *out = sums;
             }
         }
-    }
-
-    fn pack_rows(self, _: &Source, _: usize, _: &mut [bf16]) -> bool {
-        false
-    }
-
-    fn pack_columns(self, _: &Source, _: usize, _: &mut [bf16]) -> bool {
-        false
     }
 }

@@ -1,0 +1,111 @@
+//! The kernel in f32 for vector registers of any width: AVX-512, AVX2 with FMA, NEON. `pulp` compiles it for each.
+//!
+//! A step of the inner loop takes one row of the panel, N registers of it, and for each of R rows of the left factor one
+//! element, broadcast: R·N multiply-adds for R + N loads. R·N sums and what they need fill the registers there are.
+
+use super::kernel::{Kernel, Rows, TileRow, WIDTH};
+use pulp::{Arch, Simd, WithSimd};
+
+/// The registers of one instruction set.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Lanes(Arch);
+
+impl Lanes {
+    /// `None` for an `arch` without vector registers.
+    pub(crate) fn new(arch: Arch) -> Option<Self> {
+        (!matches!(arch, Arch::Scalar)).then_some(Self(arch))
+    }
+}
+
+impl Kernel for Lanes {
+    type Number = f32;
+
+    const HEIGHT: usize = 12;
+    const GROUP: usize = 1;
+    const DEPTH: usize = 1;
+
+    fn tile(self, [rows, columns]: [usize; 2], terms: &[Rows<f32>], panels: &[f32], out: &mut [TileRow]) {
+        let out = &mut out[..rows];
+        let (panels, _) = panels.as_chunks::<WIDTH>();
+        self.0.dispatch(Tile { columns, terms, panels, out });
+    }
+}
+
+struct Tile<'a> {
+    columns: usize,
+    terms: &'a [Rows<'a, f32>],
+    panels: &'a [TileRow],
+    out: &'a mut [TileRow],
+}
+
+impl WithSimd for Tile<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        // 32 registers, but 16 where they hold 8 numbers (AVX2).
+        let most = if S::F32_LANES == 8 { 6 } else { Lanes::HEIGHT };
+        let Self { columns, terms, panels, out } = self;
+        for (i, out) in out.chunks_mut(most).enumerate() {
+            let part = Part { terms, panels, row: i * most, out };
+            match part.out.len() {
+                1 => part.multiply::<S, 1>(simd, columns),
+                2 => part.multiply::<S, 2>(simd, columns),
+                3 => part.multiply::<S, 3>(simd, columns),
+                4 => part.multiply::<S, 4>(simd, columns),
+                5 => part.multiply::<S, 5>(simd, columns),
+                6 => part.multiply::<S, 6>(simd, columns),
+                7 => part.multiply::<S, 7>(simd, columns),
+                8 => part.multiply::<S, 8>(simd, columns),
+                9 => part.multiply::<S, 9>(simd, columns),
+                10 => part.multiply::<S, 10>(simd, columns),
+                11 => part.multiply::<S, 11>(simd, columns),
+                _ => part.multiply::<S, 12>(simd, columns),
+            }
+        }
+    }
+}
+
+/// Rows of a tile from `row` on.
+struct Part<'a> {
+    terms: &'a [Rows<'a, f32>],
+    panels: &'a [TileRow],
+    row: usize,
+    out: &'a mut [TileRow],
+}
+
+impl Part<'_> {
+    /// The sums of R rows, at least `columns` of them.
+    #[inline(always)]
+    fn multiply<S: Simd, const R: usize>(mut self, simd: S, columns: usize) {
+        /// Registers in a row of sums.
+        const N: usize = 2;
+        for first in (0..WIDTH / S::F32_LANES).step_by(N).take_while(|first| first * S::F32_LANES < columns) {
+            self.multiply_columns::<S, R, N>(simd, first);
+        }
+    }
+
+    /// The sums of R rows in N registers from register `first` on.
+    #[inline(always)]
+    fn multiply_columns<S: Simd, const R: usize, const N: usize>(&mut self, simd: S, first: usize) {
+        let mut sums = [[simd.splat_f32s(0.); N]; R];
+        let mut panels = self.panels;
+        for term in self.terms {
+            let (panel, later) = panels.split_at(term.k);
+            panels = later;
+            let rows: [&[f32]; R] = std::array::from_fn(|i| &term.row(self.row + i)[..panel.len()]);
+            for (l, panel) in panel.iter().enumerate() {
+                let registers = &S::as_simd_f32s(panel).0[first..first + N];
+                for (sums, row) in sums.iter_mut().zip(rows) {
+                    let left = simd.splat_f32s(row[l]);
+                    for (sum, right) in sums.iter_mut().zip(registers) {
+                        *sum = simd.mul_add_e_f32s(left, *right, *sum);
+                    }
+                }
+            }
+        }
+        for (out, sums) in self.out.iter_mut().zip(sums) {
+            S::as_mut_simd_f32s(out).0[first..first + N].copy_from_slice(&sums);
+        }
+    }
+}
