@@ -50,6 +50,15 @@ fn cuda() -> std::result::Result<Device, String> {
     Device::new_cuda(0).map_err(|e| format!("no CUDA device answers ({e})"))
 }
 
+/// Runs `body` on a thread of rayon's pool; within it, on the thread that it is called from.
+///
+/// Outside the pool, each parallel operation puts the calling thread to sleep and wakes it again, which takes as long as a
+/// product of one token; and memory that one thread frees is no use to another. So a program enters the pool once, for
+/// all that it computes.
+pub fn on_pool<R: Send>(body: impl FnOnce() -> R + Send) -> R {
+    rayon::scope(|_| body())
+}
+
 /// A device in words, with the threads that a CPU computes on.
 pub fn describe(device: &Device) -> String {
     match device {

@@ -62,7 +62,7 @@ fn main() -> ExitCode {
     failure::report_panics();
     match Cli::try_parse() {
         Err(error) => usage::report(&error),
-        Ok(cli) => match run(cli.command) {
+        Ok(cli) => match device::on_pool(|| run(cli.command)) {
             Ok(()) => ExitCode::SUCCESS,
             Err(failure) => failure.report(),
         },

@@ -10,7 +10,7 @@ use crate::lora::{Adapter, ModuleShape};
 use crate::ops::attention::CachedSequence;
 use crate::ops::linear_cross_entropy::{self, Output, Wants};
 use crate::ops::rope::RopeTable;
-use crate::{Error, Result};
+use crate::{Error, Result, device};
 use candle_core::{DType, Device, Tensor};
 use std::sync::{Mutex, PoisonError};
 
@@ -179,6 +179,10 @@ impl Decoder {
     /// Returns the logits after each sequence's last new token, `[B, V]` f32.
     /// Errors: [`Error::Shape`] where a cache is full or a sequence brings no token; [`Error::Data`] for wrong ids.
     pub fn step(&self, caches: &mut [&mut SequenceCache], tokens: &[&[u32]]) -> Result<Tensor> {
+        device::on_pool(|| self.step_here(caches, tokens))
+    }
+
+    fn step_here(&self, caches: &mut [&mut SequenceCache], tokens: &[&[u32]]) -> Result<Tensor> {
         if caches.len() != tokens.len() || tokens.iter().any(|t| t.is_empty()) {
             let what = format!("{} caches, {} sequences, each with at least one token", caches.len(), tokens.len());
             return Err(Error::Shape { op: "step", what });

@@ -110,8 +110,11 @@ impl QuantizedWeight {
             Err(Error::Shape { op: NAME, what })
         };
         let nested_blocksize = if let Absmax::Nested { blocksize, .. } = q.absmax { blocksize } else { 1 };
-        if q.blocksize == 0 || nested_blocksize == 0 {
-            return Err(Error::Shape { op: NAME, what: "a block of no elements".into() });
+        if let Some(size) = [q.blocksize, nested_blocksize].into_iter().find(|size| !size.is_power_of_two()) {
+            return Err(Error::Shape {
+                op: NAME,
+                what: format!("blocks of {size} elements, which is no power of two"),
+            });
         }
         let blocks = values.div_ceil(q.blocksize);
         expect("packed bytes", q.packed.len(), values.div_ceil(2))?;

@@ -22,10 +22,10 @@ impl Lent<'_> {
         let scales = match &self.scales {
             LentScales::Plain(absmax) => Scales::Plain(absmax),
             LentScales::Nested { codes, map, absmax, blocksize, offset } => {
-                Scales::Nested { codes, map, absmax, blocksize: *blocksize, offset: *offset }
+                Scales::Nested { codes, map, absmax, shift: blocksize.trailing_zeros(), offset: *offset }
             }
         };
-        Blocks { packed: &self.packed, code: self.code, scales, blocksize: self.blocksize }
+        Blocks { packed: &self.packed, code: self.code, scales, shift: self.blocksize.trailing_zeros() }
     }
 }
 
@@ -34,12 +34,13 @@ pub(crate) struct Blocks<'a> {
     packed: &'a [u8],
     code: [f32; 16],
     scales: Scales<'a>,
-    blocksize: usize,
+    /// The binary logarithm of the elements that share a scale.
+    shift: u32,
 }
 
 enum Scales<'a> {
     Plain(&'a [f32]),
-    Nested { codes: &'a [u8], map: &'a [f32], absmax: &'a [f32], blocksize: usize, offset: f32 },
+    Nested { codes: &'a [u8], map: &'a [f32], absmax: &'a [f32], shift: u32, offset: f32 },
 }
 
 impl Blocks<'_> {
@@ -60,7 +61,13 @@ impl Blocks<'_> {
 
     /// Elements that share a scale.
     pub(crate) fn blocksize(&self) -> usize {
-        self.blocksize
+        1 << self.shift
+    }
+
+    /// The block that element `at` is in.
+    #[inline(always)]
+    pub(crate) fn block_of(&self, at: usize) -> usize {
+        at >> self.shift
     }
 
     /// Writes elements `first`, `first + 1`, … of the flattened matrix, on all threads of the pool.
@@ -81,8 +88,8 @@ impl Blocks<'_> {
         let mut at = first;
         let mut out = out;
         while !out.is_empty() {
-            let block = at / self.blocksize;
-            let len = ((block + 1) * self.blocksize - at).min(out.len());
+            let block = self.block_of(at);
+            let len = (((block + 1) << self.shift) - at).min(out.len());
             let (now, later) = out.split_at_mut(len);
             self.decode_within_block(at, self.scale(block), now);
             out = later;
@@ -118,8 +125,8 @@ impl Blocks<'_> {
     pub(crate) fn scale(&self, block: usize) -> f32 {
         match self.scales {
             Scales::Plain(absmax) => absmax[block],
-            Scales::Nested { codes, map, absmax, blocksize, offset } => {
-                map[codes[block] as usize] * absmax[block / blocksize] + offset
+            Scales::Nested { codes, map, absmax, shift, offset } => {
+                map[codes[block] as usize] * absmax[block >> shift] + offset
             }
         }
     }

@@ -38,7 +38,7 @@ const CASES: &[(usize, usize, usize, usize, f32, bool, Kind)] = &[
     (130, 63, 70, 16, 0., true, Kind::Plain(32)),
     (200, 128, 96, 16, 0.3, true, Kind::Dense),
     (257, 96, 128, 8, 0.05, false, Kind::Nested(32)),
-    (70, 9, 11, 3, 0.3, false, Kind::Plain(3)),
+    (70, 9, 11, 3, 0.3, false, Kind::Plain(4)),
     (12, 1500, 800, 4, 0.3, false, Kind::Nested(64)),
 ];
 
@@ -306,6 +306,9 @@ fn shapes_that_do_not_fit_are_errors() -> Result<()> {
     assert!(run(&x, &a, &a, 0.).is_err());
     assert!(run(&x, &a, &b, 1.).is_err());
     assert!(qlora_linear::forward(&x, &w, Some(&x), None).is_err());
+    let mut quantized = Quantized::quantize(&values(64, 1), [2, 32], QuantType::Nf4, 32, false)?;
+    quantized.blocksize = 3;
+    assert!(QuantizedWeight::new(&quantized, &Device::Cpu).is_err());
     let (_, saved) = qlora_linear::forward(&x, &w, None, None)?;
     let needs = Needs { dx: true, dw: false };
     assert!(qlora_linear::backward(&x, &w, None, &saved, &x, needs).is_err());

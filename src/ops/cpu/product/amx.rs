@@ -13,6 +13,7 @@ use super::source::Source;
 use half::bf16;
 use std::arch::asm;
 use std::marker::PhantomData;
+use std::ops::Range;
 use std::sync::OnceLock;
 
 /// Rows of a register.
@@ -219,8 +220,8 @@ impl<U: Tiles> Kernel for Amx<U> {
         Avx512Bf16::new().is_some_and(|kernel| kernel.pack_columns(w, column, whole))
     }
 
-    fn add_dots(self, a: &Rows<bf16>, w: &Source<bf16>, row: usize, sums: &mut [f32]) -> bool {
-        Avx512Bf16::new().is_some_and(|kernel| kernel.add_dots(a, w, row, sums))
+    fn add_dots(self, a: &Rows<bf16>, w: &Source<bf16>, rows: Range<usize>, sums: &mut [TileRow]) -> bool {
+        Avx512Bf16::new().is_some_and(|kernel| kernel.add_dots(a, w, rows, sums))
     }
 }
 

@@ -10,6 +10,7 @@ use crate::device::Isa;
 use crate::ops::cpu::decode::Blocks;
 use half::bf16;
 use std::arch::x86_64::*;
+use std::ops::Range;
 
 /// Rows of a tile.
 const HEIGHT: usize = 12;
@@ -69,21 +70,22 @@ impl Kernel for Avx512Bf16 {
         true
     }
 
-    fn add_dots(self, a: &Rows<bf16>, w: &Source<bf16>, row: usize, sums: &mut [f32]) -> bool {
-        assert!(row < w.rows && a.k == w.cols && a.hold(sums.len()), "rows outside their matrix");
+    fn add_dots(self, a: &Rows<bf16>, w: &Source<bf16>, rows: Range<usize>, sums: &mut [TileRow]) -> bool {
+        assert!(rows.end <= w.rows && rows.len() <= WIDTH, "rows outside their matrix");
+        assert!(a.k == w.cols && a.hold(sums.len()), "rows outside their matrix");
         if !w.cols.is_multiple_of(32) || !in_groups(w) {
             return false;
         }
-        // SAFETY: `self` proves that the processor has the instructions. The assertion and the condition are what `add_dots`
+        let (fours, rest) = sums.as_chunks_mut::<4>();
+        let done = 4 * fours.len();
+        // SAFETY: `self` proves that the processor has the instructions. The assertions and the condition are what `add_dots`
         // asks for; `in_groups` is what it asks of a W in 4 bits.
         unsafe {
-            let (fours, rest) = sums.as_chunks_mut::<4>();
-            let done = 4 * fours.len();
             for (i, sums) in fours.iter_mut().enumerate() {
-                add_dots(&a.from(4 * i), w, row, sums);
+                add_dots(&a.from(4 * i), w, rows.clone(), sums);
             }
-            for (i, sum) in rest.iter_mut().enumerate() {
-                add_dots(&a.from(done + i), w, row, std::array::from_mut(sum));
+            for (i, sums) in rest.iter_mut().enumerate() {
+                add_dots(&a.from(done + i), w, rows.clone(), std::array::from_mut(sums));
             }
         }
         true
@@ -170,34 +172,63 @@ unsafe fn tile<const R: usize, const N: usize>(terms: &[Rows<bf16>], panels: &[b
     }
 }
 
-/// Adds to `sums[i]` the product of row i of `a` and row `row` of W.
+/// Adds to `sums[i][j]` the product of row i of `a` and row `rows.start + j` of W.
 ///
 /// # Safety
 /// The processor has the instructions; `a` has R rows, as long as W's, which have whole groups of 32 columns, and W has the
-/// row.
+/// at most 32 rows; in 4 bits, rows and blocks are whole groups, too.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-unsafe fn add_dots<const R: usize>(a: &Rows<bf16>, w: &Source<bf16>, row: usize, sums: &mut [f32; R]) {
-    /// Sums in turn, so that one need not wait for the last.
-    const TURNS: usize = 2;
-    let mut lanes = [[_mm512_setzero_ps(); TURNS]; R];
-    for (group, column) in (0..w.cols).step_by(32).enumerate() {
-        let first = row * w.stride + column;
-        let right = match w.values {
-            // SAFETY: the 32 elements lie in row `row` of W.
-            Values::Dense(values) => unsafe { load(values.as_ptr().add(first)) },
-            // SAFETY: the same; rows, and so groups of columns, start at multiples of 32.
-            Values::Blocks(blocks) => unsafe { decode(blocks, first) },
-        };
-        for (i, lanes) in lanes.iter_mut().enumerate() {
+unsafe fn add_dots<const R: usize>(a: &Rows<bf16>, w: &Source<bf16>, rows: Range<usize>, sums: &mut [TileRow; R]) {
+    for (j, row) in rows.enumerate() {
+        // SAFETY: promised by the caller.
+        let dots = unsafe { dots::<R>(a, w, row) };
+        sums.iter_mut().zip(dots).for_each(|(sums, dot)| sums[j] += dot);
+    }
+}
+
+/// The products of R rows of `a` and row `row` of W.
+///
+/// # Safety
+/// As for [`add_dots`], whose rows this is one of.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+unsafe fn dots<const R: usize>(a: &Rows<bf16>, w: &Source<bf16>, row: usize) -> [f32; R] {
+    // Two sums in turn, so that one need not wait for the last.
+    let (mut even, mut odd) = ([_mm512_setzero_ps(); R], [_mm512_setzero_ps(); R]);
+    let add = |sums: &mut [__m512; R], column: usize, right: __m512i| {
+        for (i, sum) in sums.iter_mut().enumerate() {
             // SAFETY: the 32 elements lie in row i of `a`.
             let left = unsafe { load(a.data.as_ptr().add(i * a.stride + column)) };
-            let sum = &mut lanes[group % TURNS];
             *sum = _mm512_dpbf16_ps(*sum, as_bf16(left), as_bf16(right));
         }
+    };
+    let start = row * w.stride;
+    let mut column = 0;
+    while column < w.cols {
+        let (end, table) = match w.values {
+            Values::Dense(_) => (w.cols, _mm512_setzero_si512()),
+            Values::Blocks(blocks) => {
+                let block = blocks.block_of(start + column);
+                (((block + 1) * blocks.blocksize() - start).min(w.cols), table(blocks, block))
+            }
+        };
+        let right = |column: usize| match w.values {
+            // SAFETY: the 32 elements lie in row `row` of W.
+            Values::Dense(values) => unsafe { load(values.as_ptr().add(start + column)) },
+            // SAFETY: the same; a row starts at a multiple of 32.
+            Values::Blocks(blocks) => unsafe { look_up(blocks, table, start + column) },
+        };
+        while column + 64 <= end {
+            add(&mut even, column, right(column));
+            add(&mut odd, column + 32, right(column + 32));
+            column += 64;
+        }
+        if column < end {
+            add(&mut even, column, right(column));
+            column += 32;
+        }
     }
-    for (sum, [first, second]) in sums.iter_mut().zip(lanes) {
-        *sum += _mm512_reduce_add_ps(_mm512_add_ps(first, second));
-    }
+    std::array::from_fn(|i| _mm512_reduce_add_ps(_mm512_add_ps(even[i], odd[i])))
 }
 
 /// `B = Wᵀ` for 32 rows of W.
@@ -276,17 +307,32 @@ unsafe fn pack_columns(w: &Source<bf16>, column: usize, panel: &mut [bf16]) {
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
 unsafe fn decode(blocks: &Blocks, first: usize) -> __m512i {
-    let (packed, code) = (blocks.packed(), blocks.code());
-    let scale = _mm512_set1_ps(blocks.scale(first / blocks.blocksize()));
+    // SAFETY: promised by the caller.
+    unsafe { look_up(blocks, table(blocks, blocks.block_of(first)), first) }
+}
+
+/// What the sixteen values of half a byte are worth in block `block`, twice.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+fn table(blocks: &Blocks, block: usize) -> __m512i {
+    let scale = _mm512_set1_ps(blocks.scale(block));
     // SAFETY: 16 codes are 16 floats.
-    let table = unsafe { _mm512_loadu_ps(code.as_ptr()) };
-    let table: __m256i = as_words(_mm512_cvtneps_pbh(_mm512_mul_ps(table, scale)));
-    // Both halves hold the table, so the fifth bit of an index may be anything.
-    let table = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(table), table);
+    let code = unsafe { _mm512_loadu_ps(blocks.code().as_ptr()) };
+    let table: __m256i = as_words(_mm512_cvtneps_pbh(_mm512_mul_ps(code, scale)));
+    _mm512_inserti64x4::<1>(_mm512_castsi256_si512(table), table)
+}
+
+/// Weights `first` to `first + 31`, whose block has this table.
+///
+/// # Safety
+/// The processor has the instructions; the weights exist, and `first` is even.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+unsafe fn look_up(blocks: &Blocks, table: __m512i, first: usize) -> __m512i {
     // SAFETY: weight `first + 31` exists, so byte `first / 2 + 15` does.
-    let bytes = unsafe { _mm_loadu_si128(packed.as_ptr().add(first / 2).cast()) };
+    let bytes = unsafe { _mm_loadu_si128(blocks.packed().as_ptr().add(first / 2).cast()) };
     let bytes = _mm512_cvtepu8_epi32(bytes);
-    // Of each byte, the high half comes first.
+    // Of each byte, the high half comes first. Both halves of the table are alike, so an index's fifth bit may be anything.
     let indices = _mm512_or_si512(_mm512_srli_epi32::<4>(bytes), _mm512_slli_epi32::<16>(bytes));
     _mm512_permutexvar_epi16(indices, table)
 }

@@ -2,6 +2,7 @@
 
 use super::source::Source;
 use crate::ops::cpu::element::Element;
+use std::ops::Range;
 
 /// Columns of a panel.
 pub(crate) const WIDTH: usize = 32;
@@ -67,8 +68,14 @@ pub(crate) trait Kernel: Copy + Send + Sync {
         false
     }
 
-    /// Adds to `sums[i]` the product of row `i` of `a` and row `row` of `w`, if this set has a fast way for `w`.
-    fn add_dots(self, _a: &Rows<Self::Number>, _w: &Source<Self::Number>, _row: usize, _sums: &mut [f32]) -> bool {
+    /// Adds to `sums[i][j]` the product of row `i` of `a` and row `rows.start + j` of `w`, if this set has a fast way for `w`.
+    fn add_dots(
+        self,
+        _a: &Rows<Self::Number>,
+        _w: &Source<Self::Number>,
+        _rows: Range<usize>,
+        _sums: &mut [TileRow],
+    ) -> bool {
         false
     }
 }

@@ -242,15 +242,12 @@ struct FewRows<'a, T, K> {
 
 impl<T: Operand<K::Number> + Factor, K: Kernel> FewRows<'_, T, K> {
     fn run(&self, mut block: Block) {
-        let (rows, first) = (block.rows(), block.column());
+        let rows = block.rows();
+        let columns = block.column()..block.column() + block.width();
         let mut tile = [[0.; WIDTH]; FEW_ROWS];
-        for column in 0..block.width() {
-            let mut sums = [0.; FEW_ROWS];
-            for term in self.terms {
-                let (Right::Plain(w) | Right::Transposed(w)) = &term.b;
-                w.add_dots(self.kernel, &term.rows().from(rows.start), first + column, &mut sums[..rows.len()]);
-            }
-            tile.iter_mut().zip(sums).for_each(|(row, sum)| row[column] = sum);
+        for term in self.terms {
+            let (Right::Plain(w) | Right::Transposed(w)) = &term.b;
+            w.add_dots(self.kernel, &term.rows().from(rows.start), columns.clone(), &mut tile[..rows.len()]);
         }
         block.store(&tile, rows, self.scale, self.old);
     }

@@ -1,6 +1,6 @@
 //! How numbers that are stored in one type are multiplied in another.
 
-use super::kernel::{Kernel, Rows};
+use super::kernel::{Kernel, Rows, TileRow};
 use super::result::Threads;
 use super::source::Source;
 use crate::ops::cpu::element::Element;
@@ -8,6 +8,7 @@ use crate::ops::cpu::scratch;
 use crate::ops::cpu::simd::vectorized;
 use half::bf16;
 use rayon::prelude::*;
+use std::ops::Range;
 
 /// Rows that a task takes.
 const TOGETHER: usize = 64;
@@ -28,7 +29,13 @@ pub(crate) trait Operand<N: Element>: Element {
     }
 
     /// [`Kernel::add_dots`], if the kernel can read this type.
-    fn add_dots<K: Kernel<Number = N>>(_: K, _a: &Rows<Self>, _w: &Source<Self>, _row: usize, _: &mut [f32]) -> bool {
+    fn add_dots<K: Kernel<Number = N>>(
+        _: K,
+        _a: &Rows<Self>,
+        _w: &Source<Self>,
+        _rows: Range<usize>,
+        _: &mut [TileRow],
+    ) -> bool {
         false
     }
 }
@@ -46,8 +53,14 @@ impl<T: Element> Operand<T> for T {
         kernel.pack_columns(w, column, panel)
     }
 
-    fn add_dots<K: Kernel<Number = T>>(kernel: K, a: &Rows<T>, w: &Source<T>, row: usize, sums: &mut [f32]) -> bool {
-        kernel.add_dots(a, w, row, sums)
+    fn add_dots<K: Kernel<Number = T>>(
+        kernel: K,
+        a: &Rows<T>,
+        w: &Source<T>,
+        rows: Range<usize>,
+        sums: &mut [TileRow],
+    ) -> bool {
+        kernel.add_dots(a, w, rows, sums)
     }
 }
 

@@ -1,11 +1,12 @@
 //! The right factor of a product, as it lies in memory, and its way into panels.
 
-use super::kernel::{Kernel, WIDTH, panel_len};
+use super::kernel::{Kernel, Rows, TileRow, WIDTH, panel_len};
 use super::operand::Operand;
 use crate::ops::cpu::decode::Blocks;
 use crate::ops::cpu::element::Element;
 use crate::ops::cpu::scratch;
 use crate::ops::cpu::simd::vectorized;
+use std::ops::Range;
 
 /// Elements of W's rows that are transposed at a time.
 const STRIP: usize = 64;
@@ -124,12 +125,12 @@ impl<'a, T: Element> Source<'a, T> {
         );
     }
 
-    /// Adds to `sums[i]` the product of row `i` of `a` and W's row `row`.
-    pub(crate) fn add_dots<K: Kernel>(&self, kernel: K, a: &super::kernel::Rows<T>, row: usize, sums: &mut [f32])
+    /// Adds to `sums[i][j]` the product of row `i` of `a` and W's row `rows.start + j`.
+    pub(crate) fn add_dots<K: Kernel>(&self, kernel: K, a: &Rows<T>, rows: Range<usize>, sums: &mut [TileRow])
     where
         T: Operand<K::Number>,
     {
-        if T::add_dots(kernel, a, self, row, sums) {
+        if T::add_dots(kernel, a, self, rows.clone(), sums) {
             return;
         }
         /// Elements that are added up side by side.
@@ -138,18 +139,20 @@ impl<'a, T: Element> Source<'a, T> {
             vectorized(
                 #[inline(always)]
                 || {
-                    self.read(row * self.stride, values);
-                    for (i, sum) in sums.iter_mut().enumerate() {
-                        let (chunks, rest) = a.row(i).as_chunks::<LANES>();
+                    for (j, row) in rows.clone().enumerate() {
+                        self.read(row * self.stride, values);
                         let (w_chunks, w_rest) = values.as_chunks::<LANES>();
-                        let mut lanes = [0f32; LANES];
-                        for (a, w) in chunks.iter().zip(w_chunks) {
-                            for l in 0..LANES {
-                                lanes[l] += a[l].get() * w[l];
+                        for (i, sums) in sums.iter_mut().enumerate() {
+                            let (chunks, rest) = a.row(i).as_chunks::<LANES>();
+                            let mut lanes = [0f32; LANES];
+                            for (a, w) in chunks.iter().zip(w_chunks) {
+                                for l in 0..LANES {
+                                    lanes[l] += a[l].get() * w[l];
+                                }
                             }
+                            sums[j] += lanes.iter().sum::<f32>();
+                            sums[j] += rest.iter().zip(w_rest).map(|(a, w)| a.get() * w).sum::<f32>();
                         }
-                        *sum += lanes.iter().sum::<f32>();
-                        *sum += rest.iter().zip(w_rest).map(|(a, w)| a.get() * w).sum::<f32>();
                     }
                 },
             );
