@@ -1,7 +1,8 @@
 //! Where the time of one training step goes, operation by operation, against what the machine can do.
 //!
-//!     cargo bench -p ferrotune --bench ops
-//!     RAYON_NUM_THREADS=1 cargo bench -p ferrotune --bench ops
+//!     cargo bench --workspace --bench ops
+//!     RAYON_NUM_THREADS=1 cargo bench --workspace --bench ops
+//!     cargo bench --workspace --bench ops -- benches/roofline.svg
 //!
 //! The shapes are SmolLM2-135M's, 2 rows of 512 tokens, QLoRA with r = 16 and no dropout. Each operation is timed alone on
 //! random numbers, its best of several runs; its share is of their sum over the model's blocks. The peak is that of a
@@ -15,7 +16,10 @@ use ferrotune::ops::rope::{self, RopeTable};
 use ferrotune::ops::weight::{QuantizedWeight, Weight};
 use ferrotune::ops::{residual, rms_norm, swiglu};
 use ferrotune::quant::{QuantType, Quantized};
-use ferrotune::{Result, device};
+use ferrotune::{Error, Result, device};
+use plotters::prelude::*;
+use rayon::prelude::*;
+use std::path::Path;
 use std::time::Instant;
 
 const ROWS: usize = 2;
@@ -36,7 +40,7 @@ struct Row {
     seconds: f64,
     /// Floating-point operations of one time; 0 where memory is the limit.
     flops: f64,
-    /// Bytes read and written by one time, at least.
+    /// Bytes of activations read and written by one time, at least.
     bytes: f64,
 }
 
@@ -143,6 +147,49 @@ impl Bench {
     }
 }
 
+/// Bytes a second that all threads read and write together, on memory far larger than the caches.
+fn memory_speed() -> f64 {
+    const NUMBERS: usize = 1 << 26;
+    let (from, mut to) = (vec![1u16; NUMBERS], vec![0u16; NUMBERS]);
+    let seconds = best(|| {
+        to.par_chunks_mut(1 << 18).zip(from.par_chunks(1 << 18)).for_each(|(to, from)| to.copy_from_slice(from));
+        Ok(())
+    });
+    seconds.map_or(0., |seconds| (2 * size_of::<u16>() * NUMBERS) as f64 / seconds)
+}
+
+/// The operations that multiply, in a chart of GFLOP/s over FLOPs per byte, under what the machine can do.
+fn roofline(path: &Path, rows: &[Row], peak: f64, memory: f64) -> std::result::Result<(), Box<dyn std::error::Error>> {
+    let root = SVGBackend::new(path, (760, 440)).into_drawing_area();
+    root.fill(&WHITE)?;
+    let (low, high) = (10f64, 3e3);
+    let mut chart = ChartBuilder::on(&root)
+        .margin(16)
+        .x_label_area_size(44)
+        .y_label_area_size(60)
+        .build_cartesian_2d((low..high).log_scale(), (20f64..1e3).log_scale())?;
+    chart.configure_mesh().x_desc("FLOPs per byte of memory").y_desc("GFLOP/s").label_style(("sans-serif", 13)).draw()?;
+    let roof = |intensity: f64| (intensity * memory).min(peak) * 1e-9;
+    let points = (0..=200).map(|i| low * (high / low).powf(i as f64 / 200.));
+    chart.draw_series(LineSeries::new(points.map(|x| (x, roof(x))), BLACK.stroke_width(2)))?;
+    for (i, row) in rows.iter().filter(|row| row.flops > 0.).enumerate() {
+        let color = Palette99::pick(i).to_rgba();
+        let point = (row.flops / row.bytes, row.flops / row.seconds * 1e-9);
+        chart
+            .draw_series([Circle::new(point, 5, color.filled())])?
+            .label(row.name.clone())
+            .legend(move |(x, y)| Circle::new((x + 6, y), 5, color.filled()));
+    }
+    chart
+        .configure_series_labels()
+        .position(SeriesLabelPosition::LowerRight)
+        .label_font(("sans-serif", 13))
+        .background_style(WHITE.mix(0.9))
+        .border_style(BLACK.mix(0.2))
+        .draw()?;
+    Ok(root.present()?)
+}
+
 fn main() -> Result<()> {
     let dtype = DType::BF16;
     let mut bench = Bench { dtype, rows: Vec::new() };
@@ -158,13 +205,15 @@ fn main() -> Result<()> {
 
     let machine = device::machine();
     let processor = machine.processor.as_deref().unwrap_or("unknown processor");
+    let memory = memory_speed();
     println!(
-        "{processor}, {} threads, {dtype:?}; dense product {:.0} GFLOP/s\n",
+        "{processor}, {} threads, {dtype:?}; dense product {:.0} GFLOP/s, memory {:.1} GB/s\n",
         rayon::current_num_threads(),
-        peak * 1e-9
+        peak * 1e-9,
+        memory * 1e-9
     );
-    println!("| operation | times | ms each | share | GFLOP/s | of the dense product | GB/s |");
-    println!("|---|---|---|---|---|---|---|");
+    println!("| operation | times | ms each | share | GFLOP/s | of the dense product | GB/s | of the memory |");
+    println!("|---|---|---|---|---|---|---|---|");
     let total: f64 = bench.rows.iter().map(|row| row.times as f64 * row.seconds).sum();
     for row in &bench.rows {
         let Row { name, times, seconds, flops, bytes } = row;
@@ -174,11 +223,17 @@ fn main() -> Result<()> {
             flops => format!("{:.0} | {:.0} %", flops / seconds * 1e-9, 100. * flops / seconds / peak),
         };
         println!(
-            "| {name} | {times} | {:.3} | {share:.1} % | {speed} | {:.1} |",
+            "| {name} | {times} | {:.3} | {share:.1} % | {speed} | {:.1} | {:.0} % |",
             1e3 * seconds,
-            bytes / seconds * 1e-9
+            bytes / seconds * 1e-9,
+            100. * bytes / seconds / memory
         );
     }
     println!("\n{:.0} ms in all for {TOKENS} tokens: {:.0} tokens/s", 1e3 * total, TOKENS as f64 / total);
-    Ok(())
+    // cargo bench passes `--bench`.
+    match std::env::args().skip(1).find(|argument| !argument.starts_with('-')) {
+        Some(path) => roofline(Path::new(&path), &bench.rows, peak, memory)
+            .map_err(|error| Error::config("", format!("the chart: {error}"), "Choose a path that can be written.")),
+        None => Ok(()),
+    }
 }

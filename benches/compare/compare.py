@@ -6,7 +6,7 @@
 Sets up the Python stack in `target/compare/venv` (transformers, PEFT, bitsandbytes, torch) unless `--python` names one
 that has it. Each round runs both as whole processes, one after the other; the ratio is taken within the round.
 Both train LoRA r = 16 on all seven projections, dropout 0.05, NF4 with double quantization, AdamW, on full rows of
-`--length` tokens without padding, every token trained. Prints a table, and with `--json` the runs.
+`--length` tokens without padding, every token trained. Prints a table and a chart, or with `--json` the runs.
 """
 
 import argparse
@@ -15,11 +15,19 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
 import venv
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "benches"))
+
+import training  # noqa: E402
+
+# What caps torch's own kernels, oneDNN and MKL. bitsandbytes has no such setting.
+PEER_CAPS = {
+    "avx2": {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"},
+    "avx512": {"ATEN_CPU_CAPABILITY": "avx512", "ONEDNN_MAX_CPU_ISA": "AVX512_CORE", "MKL_ENABLE_INSTRUCTIONS": "AVX512"},
+}
 PACKAGES = ["torch", "transformers", "peft", "bitsandbytes", "accelerate", "gguf"]
 
 
@@ -31,9 +39,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--length", type=int, default=512)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--compute-dtype", choices=["bfloat16", "float32"], default="bfloat16")
+    parser.add_argument("--peer-compute-dtype", choices=["bfloat16", "float32"], help="where the peer's differs")
     parser.add_argument("--gradient-checkpointing", action="store_true")
+    parser.add_argument("--isa", choices=sorted(PEER_CAPS), help="cap both at this instruction set")
     parser.add_argument("--python", type=Path, help="an interpreter that has the packages")
-    parser.add_argument("--ferrotune", type=Path, default=ROOT / "target/release/ferrotune")
+    parser.add_argument("--ferrotune", type=Path, default=training.BINARY)
     parser.add_argument("--json", action="store_true")
     return parser.parse_args()
 
@@ -58,50 +68,18 @@ def model_file(ferrotune: Path) -> Path:
 
 def run_peer(args: argparse.Namespace, python: Path, gguf: Path) -> dict:
     command = [python, ROOT / "benches/compare/peft_qlora.py", gguf, "--threads", args.threads, "--batch", args.batch]
-    command += ["--length", args.length, "--steps", args.steps, "--compute-dtype", args.compute_dtype]
+    command += ["--length", args.length, "--steps", args.steps]
+    command += ["--compute-dtype", args.peer_compute_dtype or args.compute_dtype]
     command += ["--gradient-checkpointing"] if args.gradient_checkpointing else []
-    done = subprocess.run([str(part) for part in command], check=True, capture_output=True, text=True)
+    environment = os.environ | PEER_CAPS.get(args.isa, {})
+    done = subprocess.run([str(part) for part in command], check=True, capture_output=True, text=True, env=environment)
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-def run_ferrotune(args: argparse.Namespace, folder: Path) -> dict:
-    """Trains on texts that are cut to `--length` tokens, which is what its metrics count."""
-    data, out = folder / "data.jsonl", folder / "run"
-    words = " ".join(line.strip() for line in (ROOT / "ARCHITECTURE.md").read_text().splitlines())
-    with data.open("w") as file:
-        for i in range(args.batch * (args.steps + 1)):
-            text = words[i * 31 % len(words) :] + words * (1 + args.length // 512)
-            file.write(json.dumps({"instruction": "Continue.", "output": text}) + "\n")
-        # Never reached; a run wants to see a text's end.
-        file.write(json.dumps({"instruction": "Continue.", "output": "The end."}) + "\n")
-    settings = {
-        "method": "qlora",
-        "lora-dropout": 0.05,
-        "bnb-4bit-compute-dtype": args.compute_dtype,
-        "per-device-train-batch-size": args.batch,
-        "gradient-accumulation-steps": 1,
-        "max-steps": args.steps + 1,
-        "max-length": args.length,
-        "packing": "false",
-        "shuffle": "false",
-        "completion-only-loss": "false",
-        "gradient-checkpointing": str(args.gradient_checkpointing).lower(),
-        "eval-strategy": "no",
-        "save-strategy": "no",
-    }
-    command = [args.ferrotune, "train", "--model", "smollm2-135m", "--data", data, "--output-dir", out]
-    command += [part for key, value in settings.items() for part in (f"--{key}", value)]
-    environment = os.environ | {"RAYON_NUM_THREADS": str(args.threads)}
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, env=environment)
-    if done.returncode != 0:
-        raise SystemExit(done.stderr)
-    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    rows = [row for row in rows if "loss" in row][1:]
-    assert all(row["num_tokens"] == args.batch * args.length for row in rows), "a row is not full"
-    return {
-        "tokens_per_second": statistics.median(row["tokens_per_second"] for row in rows),
-        "peak_rss_bytes": rows[-1]["peak_rss_bytes"],
-    }
+def bars(rows: list[tuple[str, float]], unit: str) -> str:
+    """A chart of a few numbers in text."""
+    most, width = max(value for _, value in rows), max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:{width}}  {'█' * max(1, round(40 * value / most))} {value:.0f} {unit}" for name, value in rows)
 
 
 def main() -> None:
@@ -109,8 +87,16 @@ def main() -> None:
     python, gguf = args.python or python_stack(), model_file(args.ferrotune)
     rounds = []
     for i in range(args.rounds):
-        with tempfile.TemporaryDirectory() as folder:
-            ours = run_ferrotune(args, Path(folder))
+        ours = training.train(
+            args.ferrotune,
+            batch=args.batch,
+            length=args.length,
+            threads=args.threads,
+            steps=args.steps,
+            compute_dtype=args.compute_dtype,
+            gradient_checkpointing=args.gradient_checkpointing,
+            isa=args.isa,
+        )
         rounds.append({"ferrotune": ours, "peft": run_peer(args, python, gguf)})
         print(f"round {i + 1} of {args.rounds} done", file=sys.stderr)
     if args.json:
@@ -124,7 +110,11 @@ def main() -> None:
         ratios.append(ours["tokens_per_second"] / peer["tokens_per_second"])
         speeds = f"{ours['tokens_per_second']:.0f} | {peer['tokens_per_second']:.0f} | {ratios[-1]:.2f}"
         print(f"| {i + 1} | {speeds} | {ours['peak_rss_bytes'] / 1e6:.0f} | {peer['peak_rss_bytes'] / 1e6:.0f} |")
-    print(f"\nmedian ratio {statistics.median(ratios):.2f}")
+    print(f"\nmedian ratio {statistics.median(ratios):.2f}\n")
+    middle = {name: statistics.median(pair[name]["tokens_per_second"] for pair in rounds) for name in rounds[0]}
+    print(bars(list(middle.items()), "tokens/s"))
+    most = {name: max(pair[name]["peak_rss_bytes"] for pair in rounds) / 1e6 for name in rounds[0]}
+    print(bars(list(most.items()), "MB"))
 
 
 if __name__ == "__main__":

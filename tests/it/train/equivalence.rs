@@ -3,6 +3,7 @@
 use candle_core::Tensor;
 use ferrotune::data::Example;
 use ferrotune::model::{Batch, Gradients, Pass};
+use ferrotune::train::config::{ComputeDtype, QuantizationConfig};
 use ferrotune::train::{Method, RunConfig, SftConfig};
 use ferrotune::{lora, train};
 
@@ -116,4 +117,23 @@ fn every_method_learns() {
         let (first, last) = (mean(&watcher.steps[..3]), mean(&watcher.steps[27..]));
         assert!(last < 0.9 * first, "{name}: {first} to {last}");
     }
+}
+
+/// Activations in bf16 give the loss curve of those in f32, step by step.
+#[test]
+fn bf16_follows_f32() {
+    let work = Workspace::new();
+    let losses = |bnb_4bit_compute_dtype: ComputeDtype| {
+        let config = work.config(&format!("{bnb_4bit_compute_dtype:?}"));
+        let sft = SftConfig { max_steps: Some(50), learning_rate: 1e-3, ..config.sft.clone() };
+        let quantization = QuantizationConfig { bnb_4bit_compute_dtype, ..config.quantization.clone() };
+        work.train(RunConfig { method: Method::Qlora, sft, quantization, ..config }).steps
+    };
+    let (wide, narrow) = (losses(ComputeDtype::Float32), losses(ComputeDtype::Bfloat16));
+    assert_eq!(wide.len(), 50);
+    for (wide, narrow) in wide.iter().zip(&narrow) {
+        assert_near(&format!("step {}", wide.step), wide.loss, narrow.loss, 0.01);
+    }
+    assert!(wide.iter().zip(&narrow).any(|(wide, narrow)| wide.loss != narrow.loss), "the same type twice");
+    assert!(wide[49].loss < 0.98 * wide[0].loss, "a curve that goes down");
 }
