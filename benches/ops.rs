@@ -168,7 +168,12 @@ fn roofline(path: &Path, rows: &[Row], peak: f64, memory: f64) -> std::result::R
         .x_label_area_size(44)
         .y_label_area_size(60)
         .build_cartesian_2d((low..high).log_scale(), (20f64..1e3).log_scale())?;
-    chart.configure_mesh().x_desc("FLOPs per byte of memory").y_desc("GFLOP/s").label_style(("sans-serif", 13)).draw()?;
+    chart
+        .configure_mesh()
+        .x_desc("FLOPs per byte of memory")
+        .y_desc("GFLOP/s")
+        .label_style(("sans-serif", 13))
+        .draw()?;
     let roof = |intensity: f64| (intensity * memory).min(peak) * 1e-9;
     let points = (0..=200).map(|i| low * (high / low).powf(i as f64 / 200.));
     chart.draw_series(LineSeries::new(points.map(|x| (x, roof(x))), BLACK.stroke_width(2)))?;

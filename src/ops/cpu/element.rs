@@ -3,7 +3,7 @@
 use crate::ops::cpu::scratch::Pool;
 use candle_core::{Device, Shape, Tensor, WithDType};
 use half::bf16;
-use half::vec::HalfBitsVecExt;
+use rayon::prelude::*;
 
 /// A number as it is stored.
 pub(crate) trait Element: WithDType + Pool {
@@ -13,8 +13,12 @@ pub(crate) trait Element: WithDType + Pool {
     /// `value`, rounded to the nearest number of this type, ties to even.
     fn of(value: f32) -> Self;
 
-    /// `len` zeros, from the system's zeroed pages where there are many.
-    fn zeros(len: usize) -> Vec<Self>;
+    /// `len` zeros, written by all threads where there are many.
+    fn zeros(len: usize) -> Vec<Self> {
+        /// Numbers that a thread writes at least.
+        const CHUNK: usize = 1 << 16;
+        rayon::iter::repeat_n(Self::of(0.), len).with_min_len(CHUNK).collect()
+    }
 }
 
 impl Element for f32 {
@@ -26,10 +30,6 @@ impl Element for f32 {
     #[inline(always)]
     fn of(value: f32) -> Self {
         value
-    }
-
-    fn zeros(len: usize) -> Vec<Self> {
-        vec![0.; len]
     }
 }
 
@@ -46,10 +46,6 @@ impl Element for bf16 {
         let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16;
         let quiet = (bits >> 16) | 0x40;
         bf16::from_bits(if value.is_nan() { quiet } else { rounded } as u16)
-    }
-
-    fn zeros(len: usize) -> Vec<Self> {
-        vec![0u16; len].reinterpret_into()
     }
 }
 
