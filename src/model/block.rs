@@ -97,6 +97,21 @@ pub struct Saved {
 impl Block {
     /// `x` `[T, H]` to `y` `[T, H]`.
     pub fn forward(&self, x: &Tensor, ctx: &Context) -> Result<(Tensor, Saved)> {
+        let (a, saved) = self.until_down(x, ctx)?;
+        let (projected, down) = self.down_proj.forward(&a, self.seed(ctx, 6))?;
+        let y = residual::add(&saved.h, &projected)?;
+        Ok((y, Saved { down, ..saved }))
+    }
+
+    /// What [`Block::forward`] saves, without `y`: the last product, a quarter of the block's, is left out.
+    pub fn saved(&self, x: &Tensor, ctx: &Context) -> Result<Saved> {
+        let (a, saved) = self.until_down(x, ctx)?;
+        let down = self.down_proj.saved(&a, self.seed(ctx, 6))?;
+        Ok(Saved { down, ..saved })
+    }
+
+    /// `a` `[T, I]`, and all that is saved but what `down` saves.
+    fn until_down(&self, x: &Tensor, ctx: &Context) -> Result<(Tensor, Saved)> {
         let seed = |module| self.seed(ctx, module);
         let (n1, norm1) = self.input_layernorm.forward(x)?;
         let (q, q_saved) = self.q_proj.forward(&n1, seed(0))?;
@@ -112,8 +127,6 @@ impl Block {
         let (up, up_saved) = self.up_proj.forward(&n2, seed(5))?;
         drop(n2);
         let a = swiglu::forward(&gate, &up)?;
-        let (projected, down) = self.down_proj.forward(&a, seed(6))?;
-        let y = residual::add(&h, &projected)?;
         let saved = Saved {
             x: x.clone(),
             norm1,
@@ -129,9 +142,9 @@ impl Block {
             gate,
             up,
             gate_up: [gate_saved, up_saved],
-            down,
+            down: qlora_linear::Saved::default(),
         };
-        Ok((y, saved))
+        Ok((a, saved))
     }
 
     /// `dy` `[T, H]` to dx `[T, H]`; gradients of what is trained are added to `gradients`.

@@ -141,7 +141,7 @@ impl Decoder {
             let need_dx = block.index > 0 || self.embed_id.is_some();
             let saved = match kept.pop() {
                 Some(Kept::Whole(saved)) => *saved,
-                Some(Kept::Input(x)) => block.forward(&x, &ctx)?.1,
+                Some(Kept::Input(x)) => block.saved(&x, &ctx)?,
                 None => break,
             };
             if let Some(d) = block.backward(saved, &dx, &ctx, need_dx, gradients)? {

@@ -38,6 +38,12 @@ impl Linear {
         qlora_linear::forward(x, &self.weight, None, branch.as_ref())
     }
 
+    /// What [`Linear::forward`] saves, without its output.
+    pub fn saved(&self, x: &Tensor, seed: Option<u64>) -> Result<Saved> {
+        let branch = self.lora.as_ref().map(|l| l.layer.branch(seed));
+        qlora_linear::saved(x, &self.weight, branch.as_ref())
+    }
+
     /// The gradient of the input, if `need_dx`; gradients of what is trained are added to `gradients`.
     ///
     /// `x` and `seed` are those of the forward call.

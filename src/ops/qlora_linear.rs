@@ -106,6 +106,33 @@ pub fn forward(x: &Tensor, w: &Weight, bias: Option<&Tensor>, lora: Option<&Lora
     }
 }
 
+/// What [`forward`] saves, without its output: for a backward that computes the forward again.
+///
+/// Errors: as [`forward`].
+///
+/// ```
+/// # use ferrotune::candle_core::{Device, Tensor};
+/// # use ferrotune::ops::{qlora_linear::{self, LoraBranch, Needs}, weight::Weight};
+/// let x = Tensor::new(&[[1f32, 2., 3., 4.]], &Device::Cpu)?;
+/// let w = Weight::Dense(Tensor::new(&[[1f32, 0., 0., 0.]], &Device::Cpu)?);
+/// let (a, b) = (Tensor::new(&[[0f32, 0., 0., 1.]], &Device::Cpu)?, Tensor::new(&[[1f32]], &Device::Cpu)?);
+/// let lora = LoraBranch { a: &a, b: &b, scale: 2., dropout: None };
+/// let saved = qlora_linear::saved(&x, &w, Some(&lora))?;
+/// let dy = Tensor::new(&[[1f32]], &Device::Cpu)?;
+/// let grads = qlora_linear::backward(&x, &w, Some(&lora), &saved, &dy, Needs { dx: false, dw: false })?;
+/// assert_eq!(grads.db.unwrap().to_vec2::<f32>()?, [[8.]]);
+/// # Ok::<(), ferrotune::Error>(())
+/// ```
+pub fn saved(x: &Tensor, w: &Weight, lora: Option<&LoraBranch>) -> Result<Saved> {
+    check(x, w, None, lora)?;
+    let Some(lora) = lora else { return Ok(Saved::default()) };
+    let h = match cpu::qlora_linear::h(x, lora)? {
+        Some(h) => h,
+        None => portable::h(&x.detach(), lora)?,
+    };
+    Ok(Saved { h: Some(h) })
+}
+
 /// The gradients of [`forward`] for the output's gradient `dy` `[T, out]`, type of `x`.
 ///
 /// `x`, `w` and `lora` must be the forward's, the dropout's seed included. For a branch, `da` and `db` always come.
@@ -232,11 +259,16 @@ pub mod portable {
         let Some(lora) = lora else {
             return Ok((y, Saved::default()));
         };
-        let h = masked(&x, lora)?.matmul(&like(lora.a, dtype)?.t()?)?;
-        let h = (h.to_dtype(wide(dtype))? * lora.active_dropout().map_or(1., |d| d.scale()))?;
+        let h = h(&x, lora)?;
         let scaled = (&h * lora.scale)?.to_dtype(dtype)?;
         let y = (y + scaled.matmul(&like(lora.b, dtype)?.t()?)?)?;
         Ok((y, Saved { h: Some(h) }))
+    }
+
+    /// `h`, from an x outside the graph.
+    pub(super) fn h(x: &Tensor, lora: &LoraBranch) -> Result<Tensor> {
+        let h = masked(x, lora)?.matmul(&like(lora.a, x.dtype())?.t()?)?;
+        Ok((h.to_dtype(wide(x.dtype()))? * lora.active_dropout().map_or(1., |d| d.scale()))?)
     }
 
     /// See [`super::backward`].

@@ -56,19 +56,27 @@ fn forward_as<T: Factor>(
             product(t, out, 1., &[through_w], T::into(&mut y), old, Threads::Pool);
             return Ok(None);
         };
-        let rank = branch.rank;
-        let (a, b) = (rounded::<T>(&branch.a), rounded::<T>(&branch.b));
-        let mut h = vec![0f32; t * rank];
-        masked(branch.dropout, &x, |x| {
-            let term = Term::transposed(x, Source::dense(&a, rank, input));
-            product(t, rank, branch.keep_scale(), &[term], Into::F32(&mut h), Old::Overwrite, Threads::Pool);
-        });
+        let (h, b, rank) = (branch.h(&x, [t, input]), rounded::<T>(&branch.b), branch.rank);
         let scaled = h.iter().map(|h| T::of(branch.scale * h)).collect::<Vec<_>>();
         let terms = [through_w, Term::transposed(&scaled, Source::dense(&b, out, rank))];
         product(t, out, 1., &terms, T::into(&mut y), old, Threads::Pool);
         Ok(Some(element::tensor(h, (t, rank))?))
     })
     .and_then(|h| Ok(Some((element::tensor(y, (t, out))?, h))))
+}
+
+/// `h` alone, or `None` where this form does not apply.
+pub(crate) fn h(x: &Tensor, lora: &LoraBranch) -> Result<Option<Tensor>> {
+    match x.dtype() {
+        DType::BF16 => h_as::<bf16>(x, lora),
+        _ => h_as::<f32>(x, lora),
+    }
+}
+
+fn h_as<T: Factor>(x: &Tensor, lora: &LoraBranch) -> Result<Option<Tensor>> {
+    let &[t, input] = x.dims() else { return Ok(None) };
+    let (Some(x), Some(branch)) = (slice::of::<T>(x), Branch::of(lora)) else { return Ok(None) };
+    Ok(Some(element::tensor(branch.h(&x, [t, input]), (t, branch.rank))?))
 }
 
 /// The gradients, or `None` where this form does not apply.
@@ -174,6 +182,17 @@ impl<'a> Branch<'a> {
 
     fn keep_scale(&self) -> f32 {
         self.dropout.map_or(1., |d| d.scale() as f32)
+    }
+
+    /// `h = (m ∘ x)·Aᵀ / (1 - p)`; `shape` is T, in.
+    fn h<T: Factor>(&self, x: &[T], [t, input]: [usize; 2]) -> Vec<f32> {
+        let a = rounded::<T>(&self.a);
+        let mut h = vec![0f32; t * self.rank];
+        masked(self.dropout, x, |x| {
+            let term = Term::transposed(x, Source::dense(&a, self.rank, input));
+            product(t, self.rank, self.keep_scale(), &[term], Into::F32(&mut h), Old::Overwrite, Threads::Pool);
+        });
+        h
     }
 
     /// Leaves dA and dB in `grads`; `shape` is T, in, out.
