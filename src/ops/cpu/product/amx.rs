@@ -54,15 +54,15 @@ pub(crate) trait Tiles {
 pub(crate) struct Hardware(());
 
 impl Hardware {
-    /// Whether the operating system lets this process use them. Linux wants to be asked first (`arch_prctl`,
-    /// `ARCH_REQ_XCOMP_PERM`), once for all threads.
+    /// Whether the processor has them and the operating system lets this process use them. Linux wants to be asked first
+    /// (`arch_prctl`, `ARCH_REQ_XCOMP_PERM`), once for all threads.
     pub(crate) fn is_allowed() -> bool {
         static ALLOWED: OnceLock<bool> = OnceLock::new();
         *ALLOWED.get_or_init(|| {
             const ARCH_PRCTL: usize = 158;
             const ARCH_REQ_XCOMP_PERM: usize = 0x1023;
             const TILE_DATA: usize = 18;
-            if !cfg!(target_os = "linux") {
+            if !cfg!(target_os = "linux") || !crate::device::Isa::Amx.is_present() {
                 return false;
             }
             let result: isize;
@@ -168,7 +168,7 @@ impl<U> Copy for Amx<U> {}
 impl Amx<Hardware> {
     /// `None` where the processor or the operating system says no.
     pub(crate) fn new() -> Option<Self> {
-        (crate::device::Isa::Amx.is_present() && Hardware::is_allowed()).then_some(Self(PhantomData))
+        Hardware::is_allowed().then_some(Self(PhantomData))
     }
 }
 
