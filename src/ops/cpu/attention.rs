@@ -9,7 +9,7 @@ mod forward;
 pub(crate) use backward::backward;
 pub(crate) use forward::{cached, forward};
 
-use crate::ops::cpu::product::{self, Factor, Into, Old, Source, Term, Threads, Values, product_strided};
+use crate::ops::cpu::product::{Factor, Into, Old, Right, Source, Term, Threads, Values, product_strided};
 use std::ops::Range;
 
 /// Keys per tile, and the most queries per tile.
@@ -29,22 +29,26 @@ fn head<T>(data: &[T], width: usize, rows: Range<usize>, head: usize, head_dim: 
     View { data: &data[rows.start * width + head * head_dim..], rows: rows.len(), cols: head_dim, stride: width }
 }
 
-/// How the right factor of a product is meant.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Right {
-    Plain,
-    Transposed,
+impl<'a, T: Factor> View<'a, T> {
+    /// This matrix as the right factor of a product.
+    fn plain(self) -> Right<'a, T> {
+        Right::Plain(self.source())
+    }
+
+    /// Its transpose as the right factor of a product.
+    fn transposed(self) -> Right<'a, T> {
+        Right::Transposed(self.source())
+    }
+
+    fn source(self) -> Source<'a, T> {
+        Source::strided(Values::Dense(self.data), self.rows, self.cols, self.stride)
+    }
 }
 
-/// `c = scale·a·b` on the calling thread, or `a·bᵀ`, plus the old `c` for [`Old::Add`]; rows of `c` start `stride` apart.
-fn multiply<T: Factor>(scale: f32, a: View<T>, b: View<T>, right: Right, c: &mut [f32], stride: usize, old: Old) {
-    let source = Source::strided(Values::Dense(b.data), b.rows, b.cols, b.stride);
-    let (n, b) = match right {
-        Right::Plain => (b.cols, product::Right::Plain(source)),
-        Right::Transposed => (b.rows, product::Right::Transposed(source)),
-    };
-    let term = Term { a: a.data, stride: a.stride, b };
-    product_strided([a.rows, n, stride], scale, &[term], Into::F32(c), old, Threads::One);
+/// `c = scale·a·b` on the calling thread, plus the old `c` for [`Old::Add`]; rows of `c` start `stride` apart.
+fn multiply<T: Factor>(scale: f32, a: View<T>, b: Right<T>, c: &mut [f32], stride: usize, old: Old) {
+    let shape = [a.rows, b.shape().1, stride];
+    product_strided(shape, scale, &[Term { a: a.data, stride: a.stride, b }], Into::F32(c), old, Threads::One);
 }
 
 /// Sum of a row, in the order that keeps vector registers busy.

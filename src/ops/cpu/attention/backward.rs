@@ -3,7 +3,7 @@
 //! A task has some heads of one sequence, all of which use one key head, and writes into memory of its own; the tasks'
 //! results are then put together, and added where several used one key head, in a fixed order.
 
-use super::{Right, TILE, View, blocks, head, multiply, take};
+use super::{TILE, View, blocks, head, multiply, take};
 use crate::error::Result;
 use crate::ops::attention::{Backward, Heads};
 use crate::ops::cpu::element::{self, Element};
@@ -173,18 +173,18 @@ impl<T: Factor> Inputs<'_, T> {
                     let q = head(self.q, width, query_rows.clone(), h, d);
                     let d_o = head(self.d_o, width, query_rows.clone(), h, d);
                     let [scores, dp] = [&mut pair.scores, &mut pair.dp].map(|tile| tile.as_flattened_mut());
-                    multiply(scale, k, q, Right::Transposed, scores, TILE, Old::Overwrite);
-                    multiply(1., v, d_o, Right::Transposed, dp, TILE, Old::Overwrite);
+                    multiply(scale, k, q.transposed(), scores, TILE, Old::Overwrite);
+                    multiply(1., v, d_o.transposed(), dp, TILE, Old::Overwrite);
                     self.softmax_backward(query_rows.clone(), h, n, query_tile == key_tile, &mut pair);
 
                     let p = View { data: &pair.p, rows: n, cols: m, stride: TILE };
                     let ds = View { data: &pair.ds, ..p };
                     let dv = &mut part.dv[keys.start * d..keys.end * d];
-                    multiply(1., p, d_o, Right::Plain, dv, d, Old::Add);
+                    multiply(1., p, d_o.plain(), dv, d, Old::Add);
                     let dk = &mut part.dk[keys.start * d..keys.end * d];
-                    multiply(scale, ds, q, Right::Plain, dk, d, Old::Add);
+                    multiply(scale, ds, q.plain(), dk, d, Old::Add);
                     let dq = &mut part.dq[((h - q_heads.start) * tiles + query_tile) * tile_len..][..tile_len];
-                    multiply(scale, k_transposed, ds, Right::Plain, dq, TILE, Old::Add);
+                    multiply(scale, k_transposed, ds.plain(), dq, TILE, Old::Add);
                 }
             }
         }

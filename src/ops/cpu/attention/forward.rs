@@ -1,6 +1,6 @@
 //! One pass over the keys with a running maximum and sum per query, so that no score is needed twice.
 
-use super::{Right, TILE, View, blocks, head, max, multiply, sum, take};
+use super::{TILE, View, blocks, head, max, multiply, sum, take};
 use crate::error::Result;
 use crate::ops::attention::{CachedSequence, Heads, Saved};
 use crate::ops::cpu::element;
@@ -196,7 +196,7 @@ impl<T: Factor> Queries<'_, T> {
             let n = keys.len();
             let k = head(k, kv_width, keys.clone(), self.kv_head, d);
             let tile = scores.as_flattened_mut();
-            multiply(heads.scale() as f32, self.q, k, Right::Transposed, tile, TILE, Old::Overwrite);
+            multiply(heads.scale() as f32, self.q, k.transposed(), tile, TILE, Old::Overwrite);
             vectorized(
                 #[inline(always)]
                 || {
@@ -210,7 +210,7 @@ impl<T: Factor> Queries<'_, T> {
             );
             let p = View { data: p, rows, cols: n, stride: TILE };
             let v = head(v, kv_width, keys, self.kv_head, d);
-            multiply(1., p, v, Right::Plain, o, d, Old::Add);
+            multiply(1., p, v.plain(), o, d, Old::Add);
         }
         for (o, sum) in o.chunks_exact_mut(d).zip(&sums) {
             o.iter_mut().for_each(|o| *o /= sum);

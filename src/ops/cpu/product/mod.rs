@@ -72,7 +72,7 @@ impl<'a, T: Factor> Term<'a, T> {
 
 impl<T: Factor> Right<'_, T> {
     /// k and n.
-    fn shape(&self) -> (usize, usize) {
+    pub(crate) fn shape(&self) -> (usize, usize) {
         match self {
             Self::Plain(w) => (w.rows, w.cols),
             Self::Transposed(w) => (w.cols, w.rows),
@@ -213,15 +213,17 @@ struct Task<'a, T, N, K> {
 impl<T: Operand<K::Number> + Factor, K: Kernel> Task<'_, T, K::Number, K> {
     /// Computes a block of the result.
     fn run(&self, mut block: Block) {
-        let (mut tiles, mut masked_tiles) = ([[0.; WIDTH]; MOST_ROWS], [[0.; WIDTH]; MOST_ROWS]);
-        let (tile, masked_tile) = (&mut tiles[..K::HEIGHT], &mut masked_tiles[..K::HEIGHT]);
+        let room = [[0.; WIDTH]; MOST_ROWS];
+        let (mut tile, mut masked_tile) = (room, self.mask.map(|mask| (mask, room)));
+        let tile = &mut tile[..K::HEIGHT];
         self.plain.pack(block.column(), |panels| {
             self.masked.pack(block.column(), |masked_panels| {
                 for start in block.rows().step_by(K::HEIGHT) {
                     let rows = start..(start + K::HEIGHT).min(block.rows().end);
                     let size = [rows.len(), block.width()];
                     self.plain.tile(size, start, panels, tile);
-                    if let Some(mask) = &self.mask {
+                    if let Some((mask, masked_tile)) = &mut masked_tile {
+                        let masked_tile = &mut masked_tile[..K::HEIGHT];
                         self.masked.tile(size, start, masked_panels, masked_tile);
                         block.add_masked(masked_tile, rows.clone(), mask, tile);
                     }
