@@ -22,6 +22,10 @@ use rayon::prelude::*;
 use std::path::Path;
 use std::time::Instant;
 
+/// As in the program.
+#[global_allocator]
+static ALLOCATOR: ferrotune::ops::aligned::Aligned = ferrotune::ops::aligned::Aligned;
+
 const ROWS: usize = 2;
 const LENGTH: usize = 512;
 const TOKENS: usize = ROWS * LENGTH;

@@ -21,6 +21,10 @@ use ferrotune::device;
 
 use failure::Failure;
 
+/// Products read whole cache lines.
+#[global_allocator]
+static ALLOCATOR: ferrotune::ops::aligned::Aligned = ferrotune::ops::aligned::Aligned;
+
 /// QLoRA fine-tuning of Llama-family models, in the ecosystem's own file formats.
 ///
 /// Without a command it is the quick start: it fetches SmolLM2-135M-Instruct, fine-tunes it on `datasets/orders` and

@@ -1,5 +1,6 @@
 //! The six training operations.
 
+pub mod aligned;
 mod cpu;
 pub(crate) mod mmap;
 

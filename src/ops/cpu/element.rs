@@ -3,7 +3,6 @@
 use crate::ops::cpu::scratch::Pool;
 use candle_core::{Device, Shape, Tensor, WithDType};
 use half::bf16;
-use rayon::prelude::*;
 
 /// A number as it is stored.
 pub(crate) trait Element: WithDType + Pool {
@@ -12,13 +11,6 @@ pub(crate) trait Element: WithDType + Pool {
 
     /// `value`, rounded to the nearest number of this type, ties to even.
     fn of(value: f32) -> Self;
-
-    /// `len` zeros, written by all threads where there are many.
-    fn zeros(len: usize) -> Vec<Self> {
-        /// Numbers that a thread writes at least.
-        const CHUNK: usize = 1 << 16;
-        rayon::iter::repeat_n(Self::of(0.), len).with_min_len(CHUNK).collect()
-    }
 }
 
 impl Element for f32 {

@@ -16,7 +16,7 @@ use crate::ops::cpu::element::{self, Element, rounded};
 use crate::ops::cpu::exp::exp;
 use crate::ops::cpu::product::{Factor, Into, Old, Source, Term, Threads, product};
 use crate::ops::cpu::simd::vectorized;
-use crate::ops::cpu::{scratch, slice};
+use crate::ops::cpu::{scratch, slice, unspecified};
 use crate::ops::linear_cross_entropy::{IGNORE_INDEX, Output, Wants};
 use candle_core::{DType, Tensor};
 use half::bf16;
@@ -64,7 +64,7 @@ pub(crate) fn logits(h: &Tensor, w: &Tensor) -> Result<Option<Tensor>> {
 fn logits_as<T: Factor>(h: &Tensor, w: &Tensor) -> Result<Option<Tensor>> {
     let (&[t, hidden], &[vocab, _]) = (h.dims(), w.dims()) else { return Ok(None) };
     let (Some(h), Some(w)) = (slice::of::<T>(h), slice::of::<T>(w)) else { return Ok(None) };
-    let mut logits = f32::zeros(t * vocab);
+    let mut logits = unspecified::numbers::<f32>(t * vocab);
     let terms = [Term::transposed(&h, Source::dense(&w, vocab, hidden))];
     product(t, vocab, 1., &terms, Into::F32(&mut logits), Old::Overwrite, Threads::Pool);
     Ok(Some(element::tensor(logits, (t, vocab))?))
@@ -116,7 +116,7 @@ impl Rows {
 
     /// The gradients of all `t` rows: `dh`, and zeros where there is no target.
     fn scatter<T: Element>(&self, dh: &[f32], t: usize, hidden: usize) -> Result<Tensor> {
-        let mut all = T::zeros(t * hidden);
+        let mut all = vec![T::of(0.); t * hidden];
         for (&t, dh) in self.trained.iter().zip(dh.chunks_exact(hidden)) {
             all[t * hidden..][..hidden].iter_mut().zip(dh).for_each(|(to, d)| *to = T::of(*d));
         }
@@ -146,6 +146,7 @@ impl<T: Factor> Head<'_, T> {
     /// The loss of rows `h` with targets `ids`, on the calling thread; leaves their normalizers and gradients, which
     /// start as zeros.
     fn rows(&self, h: &[T], ids: &[usize], normalizers: &mut [Normalizer], mut dh: Option<&mut [f32]>) -> f64 {
+        let _ready = T::hold();
         let (n, hidden) = (ids.len(), self.hidden);
         let mut target_logits = vec![0f32; n];
         scratch::with(n * PANEL, |logits: &mut [f32]| {
@@ -190,6 +191,7 @@ impl<T: Factor> Head<'_, T> {
         let mut dw = vec![0f32; vocab * hidden];
         let panels = dw.par_chunks_mut(PANEL * hidden).zip(self.w.par_chunks(PANEL * hidden)).enumerate();
         panels.for_each(|(i, (dw, w))| {
+            let _ready = T::hold();
             let (first, width) = (i * PANEL, w.len() / hidden);
             for ((h, ids), normalizers) in h.chunks(ROWS * hidden).zip(ids.chunks(ROWS)).zip(normalizers.chunks(ROWS)) {
                 let n = ids.len();

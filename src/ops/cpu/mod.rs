@@ -16,3 +16,4 @@ pub(crate) mod simd;
 pub(crate) mod slice;
 pub(crate) mod swiglu;
 pub(crate) mod transpose;
+pub(crate) mod unspecified;

@@ -9,7 +9,7 @@ use crate::ops::cpu::decode::Lent;
 use crate::ops::cpu::element::{self, Element, rounded};
 use crate::ops::cpu::product::{Factor, Into, Old, Source, Term, Threads, Values, product, product_masked};
 use crate::ops::cpu::slice::{self, Slice};
-use crate::ops::cpu::{scratch, transpose};
+use crate::ops::cpu::{scratch, transpose, unspecified};
 use crate::ops::dropout::Dropout;
 use crate::ops::qlora_linear::{Grads, LoraBranch, Needs};
 use crate::ops::weight::Weight;
@@ -43,7 +43,7 @@ fn forward_as<T: Factor>(
     let (Some(x), Some(w), Some(branch)) = (slice::of::<T>(x), LentWeight::of(w), Branch::of_any(lora)) else {
         return Ok(None);
     };
-    let mut y = T::zeros(t * out);
+    let mut y = unspecified::numbers::<T>(t * out);
     let mut old = Old::Overwrite;
     if let Some(bias) = bias {
         let Some(bias) = slice::of::<T>(bias) else { return Ok(None) };
@@ -109,7 +109,7 @@ fn backward_as<T: Factor>(
     let Some(low_rank) = Branch::with_h(lora, h) else { return Ok(None) };
     let mut grads = Grads::default();
     if needs.dw {
-        let mut dw = T::zeros(out * input);
+        let mut dw = unspecified::numbers::<T>(out * input);
         let dy_left = transpose::of::<T, T>(&dy, t, out);
         let term = Term::plain(&dy_left, Source::dense(&x, t, input));
         product(out, input, 1., &[term], T::into(&mut dw), Old::Overwrite, Threads::Pool);
@@ -118,7 +118,7 @@ fn backward_as<T: Factor>(
     let through_branch = low_rank.map(|(branch, h)| branch.backward(&x, &h, &dy, [t, input, out], &mut grads));
     let through_branch = through_branch.transpose()?;
     if needs.dx {
-        let mut dx = T::zeros(t * input);
+        let mut dx = unspecified::numbers::<T>(t * input);
         lent.with(out, input, |w| {
             let through_w = Term::plain(&dy, w);
             let Some(Downward { g, a, rank, dropout }) = &through_branch else {

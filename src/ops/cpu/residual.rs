@@ -3,7 +3,7 @@
 use crate::error::Result;
 use crate::ops::cpu::element::{self, Element};
 use crate::ops::cpu::simd::vectorized;
-use crate::ops::cpu::slice;
+use crate::ops::cpu::{slice, unspecified};
 use candle_core::{DType, Tensor};
 use half::bf16;
 use rayon::prelude::*;
@@ -22,7 +22,7 @@ pub(crate) fn add(a: &Tensor, b: &Tensor) -> Result<Option<Tensor>> {
 fn add_as<T: Element>(a: &Tensor, b: &Tensor) -> Result<Option<Tensor>> {
     let (Some(xs), Some(ys)) = (slice::of::<T>(a), slice::of::<T>(b)) else { return Ok(None) };
     let (xs, ys) = (&*xs, &*ys);
-    let mut sum = T::zeros(xs.len());
+    let mut sum = unspecified::numbers::<T>(xs.len());
     sum.par_chunks_mut(CHUNK).zip(xs.par_chunks(CHUNK)).zip(ys.par_chunks(CHUNK)).for_each(|((sum, x), y)| {
         vectorized(
             #[inline(always)]

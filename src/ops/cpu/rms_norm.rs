@@ -3,7 +3,7 @@
 use crate::error::Result;
 use crate::ops::cpu::element::{self, Element};
 use crate::ops::cpu::simd::vectorized;
-use crate::ops::cpu::slice;
+use crate::ops::cpu::{slice, unspecified};
 use crate::ops::rms_norm::Saved;
 use candle_core::{DType, Tensor};
 use half::bf16;
@@ -23,7 +23,7 @@ pub(crate) fn forward(x: &Tensor, w: &Tensor, eps: f64) -> Result<Option<(Tensor
 fn forward_as<T: Element>(x: &Tensor, w: &Tensor, eps: f64) -> Result<Option<(Tensor, Saved)>> {
     let (Some(xs), Some(ws)) = (slice::of::<T>(x), slice::of::<T>(w)) else { return Ok(None) };
     let (xs, ws, h) = (&*xs, &*ws, w.elem_count());
-    let mut y = T::zeros(xs.len());
+    let mut y = unspecified::numbers::<T>(xs.len());
     let mut inv_rms = vec![0f32; xs.len() / h];
     y.par_chunks_mut(h * ROWS).zip(inv_rms.par_chunks_mut(ROWS)).zip(xs.par_chunks(h * ROWS)).for_each(
         |((y, inv_rms), x)| {
@@ -72,7 +72,7 @@ fn backward_as<T: Element>(
         return Ok(None);
     };
     let (xs, ws, inv_rms, dys, h) = (&*xs, &*ws, &*inv_rms, &*dys, w.elem_count());
-    let mut dx = T::zeros(xs.len());
+    let mut dx = unspecified::numbers::<T>(xs.len());
     // One partial sum per task, added up in order below.
     let partial: Vec<Vec<f32>> = dx
         .par_chunks_mut(h * ROWS)

@@ -3,7 +3,7 @@
 use crate::error::Result;
 use crate::ops::cpu::element::{self, Element};
 use crate::ops::cpu::simd::vectorized;
-use crate::ops::cpu::slice;
+use crate::ops::cpu::{slice, unspecified};
 use crate::ops::rope::{RopeTable, Turn};
 use candle_core::{DType, Tensor};
 use half::bf16;
@@ -27,7 +27,7 @@ fn rotate_as<T: Element>(x: &Tensor, table: &RopeTable, positions: &[u32], turn:
     let (xs, cos, sin) = (&*xs, &*cos, &*sin);
     let (width, half) = (x.dim(1)?, table.head_dim / 2);
     let sign = if turn == Turn::Forward { 1.0 } else { -1.0 };
-    let mut y = T::zeros(xs.len());
+    let mut y = unspecified::numbers::<T>(xs.len());
     if width > 0 {
         y.par_chunks_mut(width * ROWS).zip(xs.par_chunks(width * ROWS)).zip(positions.par_chunks(ROWS)).for_each(
             |((y, x), positions)| {

@@ -4,7 +4,7 @@ use crate::error::Result;
 use crate::ops::cpu::element::{self, Element};
 use crate::ops::cpu::exp::sigmoid;
 use crate::ops::cpu::simd::vectorized;
-use crate::ops::cpu::slice;
+use crate::ops::cpu::{slice, unspecified};
 use candle_core::{DType, Tensor};
 use half::bf16;
 use rayon::prelude::*;
@@ -23,7 +23,7 @@ pub(crate) fn forward(gate: &Tensor, up: &Tensor) -> Result<Option<Tensor>> {
 fn forward_as<T: Element>(gate: &Tensor, up: &Tensor) -> Result<Option<Tensor>> {
     let (Some(gates), Some(ups)) = (slice::of::<T>(gate), slice::of::<T>(up)) else { return Ok(None) };
     let (gates, ups) = (&*gates, &*ups);
-    let mut y = T::zeros(gates.len());
+    let mut y = unspecified::numbers::<T>(gates.len());
     y.par_chunks_mut(CHUNK).zip(gates.par_chunks(CHUNK)).zip(ups.par_chunks(CHUNK)).for_each(|((y, gate), up)| {
         vectorized(
             #[inline(always)]
@@ -49,7 +49,7 @@ pub(crate) fn backward(gate: &Tensor, up: &Tensor, dy: &Tensor) -> Result<Option
 fn backward_as<T: Element>(gate: &Tensor, up: &Tensor, dy: &Tensor) -> Result<Option<(Tensor, Tensor)>> {
     let [Some(gates), Some(ups), Some(dys)] = [gate, up, dy].map(slice::of::<T>) else { return Ok(None) };
     let (gates, ups, dys) = (&*gates, &*ups, &*dys);
-    let (mut dgate, mut dup) = (T::zeros(gates.len()), T::zeros(gates.len()));
+    let (mut dgate, mut dup) = (unspecified::numbers::<T>(gates.len()), unspecified::numbers::<T>(gates.len()));
     let inputs = gates.par_chunks(CHUNK).zip(ups.par_chunks(CHUNK)).zip(dys.par_chunks(CHUNK));
     dgate.par_chunks_mut(CHUNK).zip(dup.par_chunks_mut(CHUNK)).zip(inputs).for_each(
         |((dgate, dup), ((gate, up), dy))| {

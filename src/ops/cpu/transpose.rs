@@ -1,6 +1,7 @@
 //! Transposed copies.
 
 use crate::ops::cpu::element::Element;
+use crate::ops::cpu::unspecified;
 use rayon::prelude::*;
 
 /// Rows of the result that a task writes: as many numbers of a row of the original lie together.
@@ -8,7 +9,7 @@ const ROWS: usize = 16;
 
 /// The transpose `[cols, rows]` of `values` `[rows, cols]`, rounded to U.
 pub(crate) fn of<T: Element, U: Element>(values: &[T], rows: usize, cols: usize) -> Vec<U> {
-    let mut out = U::zeros(rows * cols);
+    let mut out = unspecified::numbers::<U>(rows * cols);
     if rows * cols == 0 {
         return out;
     }

@@ -10,7 +10,7 @@ use crate::ops::cpu::element::{self, Element};
 use crate::ops::cpu::exp::exp;
 use crate::ops::cpu::product::{Factor, Old};
 use crate::ops::cpu::simd::vectorized;
-use crate::ops::cpu::slice;
+use crate::ops::cpu::{slice, unspecified};
 use candle_core::{DType, Tensor};
 use half::bf16;
 use rayon::prelude::*;
@@ -59,7 +59,8 @@ fn backward_as<T: Factor>(
         .collect();
     done.sort_by_key(|(task, _)| *task);
 
-    let (mut dq, mut dk, mut dv) = (T::zeros(qs.len()), T::zeros(ks.len()), T::zeros(vs.len()));
+    let (mut dq, mut dk, mut dv) =
+        (unspecified::numbers::<T>(qs.len()), unspecified::numbers::<T>(ks.len()), unspecified::numbers::<T>(vs.len()));
     let (mut dq_rest, mut dk_rest, mut dv_rest) = (&mut dq[..], &mut dk[..], &mut dv[..]);
     let (width, kv_width, d) = (heads.q_width(), heads.kv_width(), heads.head_dim);
     let jobs: Vec<_> = blocks(cu_seqlens, TILE)
@@ -146,6 +147,7 @@ impl<T: Factor> Inputs<'_, T> {
     /// Tiles lie transposed here, keys by queries: so the products for keys and values take them as they are, and the
     /// one for queries needs a transposed copy of the keys, made once.
     fn backward(&self, rows: Range<usize>, q_heads: Range<usize>) -> Part {
+        let _ready = T::hold();
         let (len, d) = (rows.len(), self.heads.head_dim);
         let (width, kv_width) = (self.heads.q_width(), self.heads.kv_width());
         let (scale, kv_head) = (self.heads.scale() as f32, q_heads.start / self.heads.group());

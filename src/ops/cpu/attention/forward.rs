@@ -7,7 +7,7 @@ use crate::ops::cpu::element;
 use crate::ops::cpu::exp::exp;
 use crate::ops::cpu::product::{Factor, Old};
 use crate::ops::cpu::simd::vectorized;
-use crate::ops::cpu::{scratch, slice};
+use crate::ops::cpu::{scratch, slice, unspecified};
 use candle_core::{DType, Tensor};
 use half::bf16;
 use rayon::prelude::*;
@@ -37,7 +37,7 @@ fn forward_as<T: Factor>(
     let [Some(qs), Some(ks), Some(vs)] = [q, k, v].map(slice::of::<T>) else { return Ok(None) };
     let (qs, ks, vs) = (&*qs, &*ks, &*vs);
     let (tokens, width, n_heads) = (q.dim(0)?, heads.q_width(), heads.n_heads);
-    let mut o = T::zeros(tokens * width);
+    let mut o = unspecified::numbers::<T>(tokens * width);
     let mut lse = vec![0f32; tokens * n_heads];
 
     let (mut o_rest, mut lse_rest) = (&mut o[..], &mut lse[..]);
@@ -75,7 +75,7 @@ fn cached_as<T: Factor>(q: &Tensor, sequences: &[CachedSequence], heads: &Heads)
     let (width, kv_width) = (heads.q_width(), heads.kv_width());
     let group_width = width / heads.n_kv_heads;
     let size = rows_per_task(q.dim(0)?);
-    let mut o = T::zeros(qs.len());
+    let mut o = unspecified::numbers::<T>(qs.len());
     let mut o_rest = &mut o[..];
     let mut tasks = Vec::new();
     for (sequence, (k, v)) in sequences.iter().zip(&caches) {
@@ -132,6 +132,7 @@ fn run<T: Factor>(tasks: Vec<Task<T>>, heads: &Heads) {
 
 impl<T: Factor> Task<'_, T> {
     fn run(mut self, heads: &Heads) {
+        let _ready = T::hold();
         let (d, width, group) = (heads.head_dim, heads.q_width(), heads.group());
         let rows = self.q.len() / width;
         let most = rows.max(group);

@@ -1,8 +1,8 @@
 //! The kernel for AMX-BF16: 32 x 32 sums in four of the eight tile registers, two tiles of each factor in the others.
 //!
 //! A step of the inner loop takes 32 elements of the rows of the left factor, read where they lie, and as many rows of the
-//! panel, whose pairs of rows are what a tile wants: four products for four loads. Rows beyond the matrix, and the last
-//! elements of rows that are no multiple of 32 long, go through a small buffer filled up with zeros.
+//! panel, whose pairs of rows are what a tile wants: four products for four loads. Rows that do not fill a register go
+//! through a small buffer filled up with zeros.
 //!
 //! The schedule is written against [`Tiles`], so that a machine without the instructions runs it, too, on [`Emulated`]
 //! registers. Source: Intel 64 and IA-32 Architectures Software Developer's Manual, volume 1, chapter 18.
@@ -12,6 +12,7 @@ use super::kernel::{Kernel, Rows, TileRow, WIDTH, panel_len};
 use super::source::Source;
 use half::bf16;
 use std::arch::asm;
+use std::cell::Cell;
 use std::marker::PhantomData;
 use std::ops::Range;
 use std::sync::OnceLock;
@@ -28,7 +29,7 @@ type Filled = [[bf16; STEP]; 2 * ROWS];
 
 /// The eight tile registers of a thread: 16 rows of 64 bytes.
 pub(crate) trait Tiles {
-    /// Makes the registers ready.
+    /// Makes the registers ready for the calling thread, unless they are.
     fn start() -> Self;
 
     /// Sets register T to zero.
@@ -50,8 +51,16 @@ pub(crate) trait Tiles {
     unsafe fn store<const T: usize>(&self, to: *mut f32, stride: usize);
 }
 
-/// The processor's.
-pub(crate) struct Hardware(());
+/// The processor's: ready while one of these lives on the thread.
+pub(crate) struct Hardware {
+    /// Registers are a thread's own.
+    not_send: PhantomData<*const ()>,
+}
+
+thread_local! {
+    /// How many [`Hardware`] live on this thread.
+    static HOLDERS: Cell<usize> = const { Cell::new(0) };
+}
 
 impl Hardware {
     /// Whether the processor has them and the operating system lets this process use them. Linux wants to be asked first
@@ -100,12 +109,17 @@ static CONFIGURATION: Configuration = {
 
 impl Tiles for Hardware {
     fn start() -> Self {
+        let holders = HOLDERS.get();
+        HOLDERS.set(holders + 1);
+        if holders > 0 {
+            return Self { not_send: PhantomData };
+        }
         // SAFETY: only `Amx::new` makes a kernel that gets here, and only where the processor has the instructions and the
         // operating system allows them. The configuration is 64 bytes of a valid palette.
         unsafe {
             asm!("ldtilecfg [{}]", in(reg) &raw const CONFIGURATION, options(nostack, readonly, preserves_flags))
         };
-        Self(())
+        Self { not_send: PhantomData }
     }
 
     #[inline(always)]
@@ -148,6 +162,10 @@ impl Tiles for Hardware {
 
 impl Drop for Hardware {
     fn drop(&mut self) {
+        HOLDERS.set(HOLDERS.get() - 1);
+        if HOLDERS.get() > 0 {
+            return;
+        }
         // SAFETY: as for `zero`. A thread that leaves its registers in use makes every switch to another one slower.
         unsafe { asm!("tilerelease", options(nostack, nomem, preserves_flags)) };
     }
@@ -179,34 +197,41 @@ impl<U: Tiles> Kernel for Amx<U> {
     const GROUP: usize = 2;
     const DEPTH: usize = STEP;
 
+    type Hold = U;
+
+    fn hold(self) -> U {
+        U::start()
+    }
+
     fn tile(self, [rows, columns]: [usize; 2], terms: &[Rows<bf16>], panels: &[bf16], out: &mut [TileRow]) {
         assert!((1..=Self::HEIGHT).contains(&rows) && terms.iter().all(|t| t.hold(rows)), "rows outside their matrix");
+        assert!(terms.iter().all(|t| t.k.is_multiple_of(STEP)), "a part of a step");
         assert!(terms.iter().map(|t| panel_len::<Self>(t.k)).sum::<usize>() <= panels.len(), "a panel is too short");
         assert!(out.len() >= Self::HEIGHT, "a tile has 32 rows");
         let mut tiles = U::start();
         let mut schedule = Schedule { tiles: &mut tiles, two_down: rows > ROWS, two_across: columns > ROWS };
         schedule.zero();
-        let mut filled: Filled = [[bf16::ZERO; STEP]; 2 * ROWS];
         let mut panel = panels;
         for term in terms {
-            for first in (0..term.k).step_by(STEP) {
-                let len = STEP.min(term.k - first);
-                if rows.is_multiple_of(ROWS) && len == STEP {
+            let (now, later) = panel.split_at(panel_len::<Self>(term.k));
+            panel = later;
+            if rows.is_multiple_of(ROWS) {
+                for (first, panel) in (0..term.k).step_by(STEP).zip(now.chunks_exact(STEP * WIDTH)) {
                     // SAFETY: row `i` of the term exists for each i below `rows`, which is 16 or 32, and has elements `first`
-                    // to `first + 31`; the panel has 32 rows from here on, by the second assertion.
+                    // to `first + 31`, because `k` is whole steps.
                     unsafe { schedule.step(term.data.as_ptr().add(first), term.stride, panel) };
-                } else {
-                    for (i, filled) in filled.iter_mut().enumerate().take(rows) {
-                        filled[..len].copy_from_slice(&term.row(i)[first..first + len]);
-                        filled[len..].fill(bf16::ZERO);
-                    }
-                    // SAFETY: `filled` has 32 rows of 32 elements; the panel as above.
-                    unsafe { schedule.step(filled.as_flattened().as_ptr(), STEP, panel) };
                 }
-                panel = &panel[STEP * WIDTH..];
+            } else {
+                schedule.add_few(&term.from(0), rows, now);
             }
         }
         schedule.store(out);
+    }
+
+    fn narrow(self, sums: &[TileRow], scale: f32, out: &mut [[bf16; WIDTH]]) {
+        if let Some(kernel) = Avx512Bf16::new() {
+            kernel.narrow(sums, scale, out);
+        }
     }
 
     fn pack_rows(self, w: &Source<bf16>, row: usize, panel: &mut [bf16]) -> bool {
@@ -266,6 +291,19 @@ impl<U: Tiles> Schedule<'_, U> {
                     self.tiles.multiply::<3, 5, 7>();
                 }
             }
+        }
+    }
+
+    /// Adds the products of `rows` rows, which do not fill their registers.
+    #[cold]
+    fn add_few(&mut self, term: &Rows<bf16>, rows: usize, panel: &[bf16]) {
+        let mut filled: Filled = [[bf16::ZERO; STEP]; 2 * ROWS];
+        for (first, panel) in (0..term.k).step_by(STEP).zip(panel.chunks_exact(STEP * WIDTH)) {
+            for (i, filled) in filled.iter_mut().enumerate().take(rows) {
+                filled.copy_from_slice(&term.row(i)[first..first + STEP]);
+            }
+            // SAFETY: `filled` has 32 rows of 32 elements.
+            unsafe { self.step(filled.as_flattened().as_ptr(), STEP, panel) };
         }
     }
 

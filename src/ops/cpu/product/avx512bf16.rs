@@ -35,17 +35,28 @@ impl Kernel for Avx512Bf16 {
     const GROUP: usize = 2;
     const DEPTH: usize = 2;
 
+    type Hold = ();
+
+    fn hold(self) {}
+
     fn tile(self, [rows, columns]: [usize; 2], terms: &[Rows<bf16>], panels: &[bf16], out: &mut [TileRow]) {
         assert!((1..=HEIGHT).contains(&rows) && terms.iter().all(|t| t.hold(rows)), "rows outside their matrix");
+        assert!(terms.iter().all(|t| t.k.is_multiple_of(2)), "half a pair");
         assert!(terms.iter().map(|t| panel_len::<Self>(t.k)).sum::<usize>() <= panels.len(), "a panel is too short");
         let out = &mut out[..rows];
-        // SAFETY: `self` proves that the processor has the instructions. The two assertions are what `tiles` asks for.
+        // SAFETY: `self` proves that the processor has the instructions. The assertions are what `tiles` asks for.
         unsafe {
             match columns {
                 0..=16 => tiles::<1>(rows, terms, panels, out),
                 _ => tiles::<2>(rows, terms, panels, out),
             }
         }
+    }
+
+    /// Numbers too small for f32's normal form become zero.
+    fn narrow(self, sums: &[TileRow], scale: f32, out: &mut [[bf16; WIDTH]]) {
+        // SAFETY: `self` proves that the processor has the instructions.
+        unsafe { narrow(sums, scale, out) };
     }
 
     fn pack_rows(self, w: &Source<bf16>, row: usize, panel: &mut [bf16]) -> bool {
@@ -128,7 +139,7 @@ unsafe fn tiles<const N: usize>(rows: usize, terms: &[Rows<bf16>], panels: &[bf1
 /// `out[i] = Σ a[i]·panel` for R rows and the first 16·N columns.
 ///
 /// # Safety
-/// The processor has the instructions; every term has R rows of `k` elements, and `panels` has `panel_len(k)` for each.
+/// The processor has the instructions; every term has R rows of `k` elements, which are pairs, and `panels` has `panel_len(k)` for each.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
 unsafe fn tile<const R: usize, const N: usize>(terms: &[Rows<bf16>], panels: &[bf16], out: &mut [TileRow]) {
     let mut sums = [[_mm512_setzero_ps(); N]; R];
@@ -149,25 +160,28 @@ unsafe fn tile<const R: usize, const N: usize>(terms: &[Rows<bf16>], panels: &[b
             // SAFETY: at most the panel's end.
             b = unsafe { b.add(PAIR) };
         }
-        if term.k % 2 == 1 {
-            // SAFETY: the last row has a pair of the panel, too, whose second half is zero.
-            let right: [__m512i; N] = std::array::from_fn(|j| unsafe { load(b.add(32 * j)) });
-            for (i, sums) in sums.iter_mut().enumerate() {
-                // SAFETY: row i has element k - 1.
-                let last = unsafe { a.add(i * stride + term.k - 1).read() };
-                let left = as_bf16(_mm512_set1_epi32(i32::from(last.to_bits())));
-                for (sum, right) in sums.iter_mut().zip(right) {
-                    *sum = _mm512_dpbf16_ps(*sum, left, as_bf16(right));
-                }
-            }
-            // SAFETY: at most the panel's end.
-            b = unsafe { b.add(PAIR) };
-        }
     }
     for (out, sums) in out.iter_mut().zip(sums) {
         for (out, sum) in out.as_chunks_mut::<16>().0.iter_mut().zip(sums) {
             // SAFETY: these are 16 floats.
             unsafe { _mm512_storeu_ps(out.as_mut_ptr(), sum) };
+        }
+    }
+}
+
+/// `scale * sums` in bf16.
+///
+/// # Safety
+/// The processor has the instructions.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+unsafe fn narrow(sums: &[TileRow], scale: f32, out: &mut [[bf16; WIDTH]]) {
+    let scale = _mm512_set1_ps(scale);
+    for (out, sums) in out.iter_mut().zip(sums) {
+        // SAFETY: a row is 32 floats, and becomes 32 numbers of 16 bits.
+        unsafe {
+            let low = _mm512_mul_ps(scale, _mm512_loadu_ps(sums.as_ptr()));
+            let high = _mm512_mul_ps(scale, _mm512_loadu_ps(sums.as_ptr().add(16)));
+            _mm512_storeu_si512(out.as_mut_ptr().cast(), as_words_512(_mm512_cvtne2ps_pbh(high, low)));
         }
     }
 }
@@ -387,5 +401,11 @@ fn as_bf16(words: __m512i) -> __m512bh {
 #[inline(always)]
 fn as_words(values: __m256bh) -> __m256i {
     // SAFETY: both are 256 bits, any of which are valid.
+    unsafe { std::mem::transmute(values) }
+}
+
+#[inline(always)]
+fn as_words_512(values: __m512bh) -> __m512i {
+    // SAFETY: both are 512 bits, any of which are valid.
     unsafe { std::mem::transmute(values) }
 }

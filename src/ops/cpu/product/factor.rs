@@ -4,6 +4,7 @@
 use super::amx::{Amx, Hardware};
 #[cfg(target_arch = "x86_64")]
 use super::avx512bf16::Avx512Bf16;
+use super::kernel::Kernel;
 use super::lanes::Lanes;
 use super::operand::Operand;
 use super::scalar::Scalar;
@@ -20,6 +21,16 @@ pub(crate) trait Factor: Element {
 
     /// Computes a product with the best kernel that this process may use.
     fn multiply(job: Job<Self>);
+
+    /// Makes the calling thread ready for products of this type until the result is dropped: worth it around many small
+    /// ones.
+    fn hold() -> Hold;
+}
+
+/// See [`Factor::hold`].
+pub(crate) struct Hold {
+    #[cfg(target_arch = "x86_64")]
+    _amx: Option<Hardware>,
 }
 
 impl Factor for f32 {
@@ -29,6 +40,13 @@ impl Factor for f32 {
 
     fn multiply(job: Job<f32>) {
         in_f32(job);
+    }
+
+    fn hold() -> Hold {
+        Hold {
+            #[cfg(target_arch = "x86_64")]
+            _amx: None,
+        }
     }
 }
 
@@ -40,9 +58,7 @@ impl Factor for bf16 {
     fn multiply(job: Job<bf16>) {
         #[cfg(target_arch = "x86_64")]
         {
-            if Isa::in_use() >= Isa::Amx
-                && let Some(kernel) = Amx::<Hardware>::new()
-            {
+            if let Some(kernel) = amx() {
                 return job.run(kernel);
             }
             if Isa::in_use() >= Isa::Avx512Bf16
@@ -53,6 +69,19 @@ impl Factor for bf16 {
         }
         in_f32(job);
     }
+
+    fn hold() -> Hold {
+        Hold {
+            #[cfg(target_arch = "x86_64")]
+            _amx: amx().map(Kernel::hold),
+        }
+    }
+}
+
+/// The kernel for AMX, where this process may use it.
+#[cfg(target_arch = "x86_64")]
+fn amx() -> Option<Amx<Hardware>> {
+    (Isa::in_use() >= Isa::Amx).then(Amx::new)?
 }
 
 fn in_f32<T: Factor + Operand<f32>>(job: Job<T>) {

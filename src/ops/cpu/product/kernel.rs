@@ -2,6 +2,8 @@
 
 use super::source::Source;
 use crate::ops::cpu::element::Element;
+use crate::ops::cpu::simd::vectorized;
+use half::bf16;
 use std::ops::Range;
 
 /// Columns of a panel.
@@ -54,9 +56,29 @@ pub(crate) trait Kernel: Copy + Send + Sync {
     /// A panel has a multiple of so many rows, itself one of [`Self::GROUP`].
     const DEPTH: usize;
 
+    /// What makes a thread ready for tiles; see [`Self::hold`].
+    type Hold;
+
+    /// Makes the calling thread ready for tiles until the result is dropped. [`Self::tile`] does so itself, at a cost that
+    /// whoever computes many tiles saves by holding one of these meanwhile.
+    fn hold(self) -> Self::Hold;
+
     /// The first rows and, at least, columns of `out`, as many as `size` says, become `Σ a·panel` over the terms, whose
-    /// panels follow each other in `panels`. Sums are f32. Panics unless the factors fit together.
+    /// panels follow each other in `panels`. Sums are f32. Panics unless the factors fit together, and each term has whole
+    /// steps of [`Self::DEPTH`].
     fn tile(self, size: [usize; 2], terms: &[Rows<Self::Number>], panels: &[Self::Number], out: &mut [TileRow]);
+
+    /// Writes `scale * sums`, rounded to nearest, ties to even.
+    fn narrow(self, sums: &[TileRow], scale: f32, out: &mut [[bf16; WIDTH]]) {
+        vectorized(
+            #[inline(always)]
+            || {
+                for (out, sums) in out.iter_mut().zip(sums) {
+                    out.iter_mut().zip(sums).for_each(|(out, sum)| *out = bf16::of(scale * sum));
+                }
+            },
+        );
+    }
 
     /// Fills `panel` with `B = Wᵀ` for the 32 rows of `w` from `row` on, if this set has a fast way for `w`.
     fn pack_rows(self, _w: &Source<Self::Number>, _row: usize, _panel: &mut [Self::Number]) -> bool {

@@ -24,6 +24,10 @@ impl Kernel for Lanes {
     const GROUP: usize = 1;
     const DEPTH: usize = 1;
 
+    type Hold = ();
+
+    fn hold(self) {}
+
     fn tile(self, [rows, columns]: [usize; 2], terms: &[Rows<f32>], panels: &[f32], out: &mut [TileRow]) {
         let out = &mut out[..rows];
         let (panels, _) = panels.as_chunks::<WIDTH>();

@@ -148,7 +148,7 @@ impl<T: Factor> Job<'_, T> {
             return into.for_each_block([m, n, stride], height, threads, |block| few.run(block));
         }
         let rows = all().map(Term::rows).collect::<Vec<_>>();
-        T::with_rows(&rows, m, threads, |rows| {
+        T::with_rows(&rows, m, K::DEPTH, threads, |rows| {
             let (rows, masked_rows) = rows.split_at(terms.len());
             let mask = masked.map(|(_, mask)| mask);
             let masked_terms = masked.iter().map(|(term, _)| *term).collect::<Vec<_>>();
@@ -216,6 +216,8 @@ impl<T: Operand<K::Number> + Factor, K: Kernel> Task<'_, T, K::Number, K> {
         let room = [[0.; WIDTH]; MOST_ROWS];
         let (mut tile, mut masked_tile) = (room, self.mask.map(|mask| (mask, room)));
         let tile = &mut tile[..K::HEIGHT];
+        let kernel = self.plain.kernel;
+        let _ready = kernel.hold();
         self.plain.pack(block.column(), |panels| {
             self.masked.pack(block.column(), |masked_panels| {
                 for start in block.rows().step_by(K::HEIGHT) {
@@ -227,7 +229,7 @@ impl<T: Operand<K::Number> + Factor, K: Kernel> Task<'_, T, K::Number, K> {
                         self.masked.tile(size, start, masked_panels, masked_tile);
                         block.add_masked(masked_tile, rows.clone(), mask, tile);
                     }
-                    block.store(tile, rows, self.scale, self.old);
+                    block.store(kernel, tile, rows, self.scale, self.old);
                 }
             });
         });
@@ -251,7 +253,7 @@ impl<T: Operand<K::Number> + Factor, K: Kernel> FewRows<'_, T, K> {
             let (Right::Plain(w) | Right::Transposed(w)) = &term.b;
             w.add_dots(self.kernel, &term.rows().from(rows.start), columns.clone(), &mut tile[..rows.len()]);
         }
-        block.store(&tile, rows, self.scale, self.old);
+        block.store(self.kernel, &tile, rows, self.scale, self.old);
     }
 }
 

@@ -1,6 +1,7 @@
 //! The result of a product, written by several threads at once.
 
-use super::kernel::{TileRow, WIDTH};
+use super::MOST_ROWS;
+use super::kernel::{Kernel, TileRow, WIDTH};
 use crate::ops::cpu::element::Element;
 use crate::ops::cpu::simd::vectorized;
 use crate::ops::dropout::Dropout;
@@ -110,9 +111,25 @@ impl Block {
     }
 
     /// Writes `scale * tile` over, or adds it to, `rows` of the block.
-    pub(super) fn store(&mut self, tile: &[TileRow], rows: Range<usize>, scale: f32, old: Old) {
+    pub(super) fn store<K: Kernel>(&mut self, kernel: K, tile: &[TileRow], rows: Range<usize>, scale: f32, old: Old) {
         assert!(self.rows.start <= rows.start && rows.end <= self.rows.end && rows.len() <= tile.len(), "not its rows");
         let width = self.columns.len();
+        if let (Pointer::Bf16(to), Old::Overwrite) = (self.values, old) {
+            let mut narrow = [[bf16::ZERO; WIDTH]; MOST_ROWS];
+            kernel.narrow(&tile[..rows.len()], scale, &mut narrow);
+            for (row, values) in rows.zip(&narrow) {
+                let at = row * self.stride + self.columns.start;
+                // SAFETY: these elements lie inside the slice and belong to this block alone; `for_each_block` holds the
+                // slice until every block is gone.
+                let to = unsafe { std::slice::from_raw_parts_mut(to.add(at), width) };
+                match <&mut [bf16; WIDTH]>::try_from(&mut *to) {
+                    // One register, not a call.
+                    Ok(to) => *to = *values,
+                    Err(_) => to.copy_from_slice(&values[..width]),
+                }
+            }
+            return;
+        }
         vectorized(
             #[inline(always)]
             || {
@@ -120,13 +137,12 @@ impl Block {
                     let at = row * self.stride + self.columns.start;
                     match self.values {
                         Pointer::F32(to) => {
-                            // SAFETY: these elements lie inside the slice and belong to this block alone; `for_each_block`
-                            // holds the slice until every block is gone.
+                            // SAFETY: as above.
                             let to = unsafe { std::slice::from_raw_parts_mut(to.add(at), width) };
                             put(to, sums, scale, old)
                         }
                         Pointer::Bf16(to) => {
-                            // SAFETY: the same.
+                            // SAFETY: as above.
                             let to = unsafe { std::slice::from_raw_parts_mut(to.add(at), width) };
                             put(to, sums, scale, old)
                         }

@@ -15,6 +15,10 @@ impl<T: Element, const G: usize> Kernel for Scalar<T, G> {
     const GROUP: usize = G;
     const DEPTH: usize = G;
 
+    type Hold = ();
+
+    fn hold(self) {}
+
     fn tile(self, [rows, _]: [usize; 2], terms: &[Rows<T>], panels: &[T], out: &mut [TileRow]) {
         let out = &mut out[..rows];
         out.fill([0.; WIDTH]);

@@ -1,0 +1,100 @@
+//! The system's allocator, with large memory at the start of a cache line.
+//!
+//! The processor reads matrices by cache lines: a row of 64 bytes that lies across two of them is read twice, and products
+//! take up to twice as long. The system aligns memory to 16 bytes. A program installs this one with
+//!
+//! ```
+//! #[global_allocator]
+//! static ALLOCATOR: ferrotune::ops::aligned::Aligned = ferrotune::ops::aligned::Aligned;
+//! ```
+
+use std::alloc::{GlobalAlloc, Layout, System};
+
+/// Bytes from which on memory is aligned.
+const LARGE: usize = 1024;
+/// A cache line.
+const LINE: usize = 64;
+
+/// See the module.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Aligned;
+
+/// What the system is asked for; a function of `layout` alone, so that it is given back as it was taken.
+fn aligned(layout: Layout) -> Layout {
+    match layout.size() {
+        LARGE.. => layout.align_to(LINE).unwrap_or(layout),
+        _ => layout,
+    }
+}
+
+// SAFETY: every request goes to the system's allocator, which keeps the contract, with a layout of the same size and at least
+// the same alignment; `dealloc` computes the same layout from the same argument. `realloc` and `alloc_zeroed` where the
+// alignment is raised are made of `alloc` and `dealloc`.
+unsafe impl GlobalAlloc for Aligned {
+    /// # Safety
+    /// As the trait's.
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: the size is the caller's, who promises that it is not zero.
+        unsafe { System.alloc(aligned(layout)) }
+    }
+
+    /// # Safety
+    /// As the trait's.
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        // SAFETY: `alloc` took `at` with this layout.
+        unsafe { System.dealloc(at, aligned(layout)) }
+    }
+
+    /// # Safety
+    /// As the trait's.
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: as for `alloc`.
+        unsafe { System.alloc_zeroed(aligned(layout)) }
+    }
+
+    /// # Safety
+    /// As the trait's.
+    unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        if layout.size().max(size) < LARGE {
+            // SAFETY: the system took `at` with this very layout; the rest is the caller's promise.
+            return unsafe { System.realloc(at, layout, size) };
+        }
+        // SAFETY: the caller promises that `size` is not zero and, rounded up to the alignment, no overflow.
+        unsafe {
+            let to = self.alloc(Layout::from_size_align_unchecked(size, layout.align()));
+            if !to.is_null() {
+                // Both are at least so long, and they are two allocations.
+                std::ptr::copy_nonoverlapping(at, to, layout.size().min(size));
+                self.dealloc(at, layout);
+            }
+            to
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_memory_starts_a_line_and_keeps_its_content() {
+        let layout = |size| Layout::from_size_align(size, 4).unwrap();
+        let mut size = 100;
+        // SAFETY: sizes are not zero, layouts are those of the allocation, and only its bytes are touched.
+        unsafe {
+            let mut at = Aligned.alloc(layout(size));
+            at.write_bytes(7, size);
+            for next in [900, 1024, 5000, 300_000, 4096, 1000, 64] {
+                at = Aligned.realloc(at, layout(size), next);
+                assert!(next < LARGE || at.addr().is_multiple_of(LINE));
+                assert!(std::slice::from_raw_parts(at, size.min(next).min(64)).iter().all(|&byte| byte == 7));
+                size = next;
+            }
+            Aligned.dealloc(at, layout(size));
+            let zeros = Aligned.alloc_zeroed(layout(1 << 20));
+            assert!(zeros.addr().is_multiple_of(LINE));
+            assert!(std::slice::from_raw_parts(zeros, 1 << 20).iter().all(|&byte| byte == 0));
+            Aligned.dealloc(zeros, layout(1 << 20));
+        }
+    }
+}
