@@ -3,6 +3,7 @@
 //!     cargo bench --workspace --bench ops
 //!     RAYON_NUM_THREADS=1 cargo bench --workspace --bench ops
 //!     cargo bench --workspace --bench ops -- benches/roofline.svg
+//!     cargo bench --workspace --bench ops -- --only "attention backward"
 //!
 //! The shapes are SmolLM2-135M's, 2 rows of 512 tokens, QLoRA with r = 16 and no dropout. Each operation is timed alone on
 //! random numbers, its best of several runs; its share is of their sum over the model's blocks. The peak is that of a
@@ -66,6 +67,8 @@ fn best(mut run: impl FnMut() -> Result<()>) -> Result<f64> {
 
 struct Bench {
     dtype: DType,
+    /// Part of the names of the operations to time; empty for all.
+    only: String,
     rows: Vec<Row>,
 }
 
@@ -82,6 +85,9 @@ impl Bench {
         numbers: usize,
         run: impl FnMut() -> Result<()>,
     ) -> Result<()> {
+        if !name.contains(&self.only) {
+            return Ok(());
+        }
         let bytes = (numbers * self.dtype.size_in_bytes()) as f64;
         self.rows.push(Row { name: name.into(), times, seconds: best(run)?, flops, bytes });
         Ok(())
@@ -201,7 +207,14 @@ fn roofline(path: &Path, rows: &[Row], peak: f64, memory: f64) -> std::result::R
 
 fn main() -> Result<()> {
     let dtype = DType::BF16;
-    let mut bench = Bench { dtype, rows: Vec::new() };
+    // cargo bench passes `--bench`, too.
+    let arguments: Vec<_> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    let (only, path) = match &arguments[..] {
+        [flag, only] if flag == "--only" => (only.clone(), None),
+        [path] => (String::new(), Some(path)),
+        _ => (String::new(), None),
+    };
+    let mut bench = Bench { dtype, only, rows: Vec::new() };
     let (x, w) = (bench.random(TOKENS, HIDDEN)?, Weight::Dense(bench.random(INNER, HIDDEN)?));
     let product = best(|| qlora_linear::forward(&x, &w, None, None).map(drop))?;
     let peak = 2. * (TOKENS * HIDDEN * INNER) as f64 / product;
@@ -239,9 +252,8 @@ fn main() -> Result<()> {
         );
     }
     println!("\n{:.0} ms in all for {TOKENS} tokens: {:.0} tokens/s", 1e3 * total, TOKENS as f64 / total);
-    // cargo bench passes `--bench`.
-    match std::env::args().skip(1).find(|argument| !argument.starts_with('-')) {
-        Some(path) => roofline(Path::new(&path), &bench.rows, peak, memory)
+    match path {
+        Some(path) => roofline(Path::new(path), &bench.rows, peak, memory)
             .map_err(|error| Error::config("", format!("the chart: {error}"), "Choose a path that can be written.")),
         None => Ok(()),
     }

@@ -196,6 +196,8 @@ impl<U: Tiles> Kernel for Amx<U> {
     const HEIGHT: usize = 2 * ROWS;
     const GROUP: usize = 2;
     const DEPTH: usize = STEP;
+    /// Half of the second-level cache that every processor with AMX has.
+    const PACKED: usize = (1 << 20) / size_of::<bf16>();
 
     type Hold = U;
 

@@ -56,6 +56,10 @@ pub(crate) trait Kernel: Copy + Send + Sync {
     /// A panel has a multiple of so many rows, itself one of [`Self::GROUP`].
     const DEPTH: usize;
 
+    /// Elements of the panels, one at least, that a task packs together. More of them are fewer passes over the left factor, and
+    /// results written along their rows: for a kernel so fast that it waits for both.
+    const PACKED: usize = 0;
+
     /// What makes a thread ready for tiles; see [`Self::hold`].
     type Hold;
 

@@ -1,8 +1,8 @@
 //! Products of matrices with f32 sums, the right factor decoded while it is used.
 //!
-//! The result is cut into panels of 32 columns. A task packs a panel of the right factor once, into the second-level
-//! cache: from 4 bits, from bf16 or f32, transposed or not. Then it goes down the rows of the left factor in tiles that
-//! stay in registers. Several products with one result are one: their terms follow each other in the inner loop, so that a
+//! The result is cut into panels of 32 columns. A task packs one panel or some of the right factor once, into the
+//! second-level cache: from 4 bits, from bf16 or f32, transposed or not. Then it goes down the rows of the left factor, and
+//! for each tile of them across its panels; a tile of the result stays in registers. Several products with one result are one: their terms follow each other in the inner loop, so that a
 //! low-rank branch costs what its rank is. With one row or a few (decoding), nothing is packed: each result is a dot product.
 //!
 //! Every element of the result is one sum in one order, whatever the number of threads.
@@ -27,6 +27,7 @@ use operand::Operand;
 use result::Block;
 pub(crate) use result::{Into, Old, Threads};
 pub(crate) use source::{Source, Values};
+use std::ops::Range;
 
 /// Products that one result is the sum of, at most.
 const MOST_TERMS: usize = 2;
@@ -138,14 +139,14 @@ impl<T: Factor> Job<'_, T> {
         assert!(terms.len() <= MOST_TERMS, "{} products in one", terms.len());
         let all = || terms.iter().chain(masked.iter().map(|(term, _)| term));
         assert!(all().all(|t| t.b.shape().1 == n), "not {n} columns wide");
-        let height = match threads {
-            Threads::One => m,
-            Threads::Pool => m.div_ceil(row_blocks::<K>(n.div_ceil(WIDTH), m, rayon::current_num_threads())),
+        let depth: usize = all().map(|term| panel_len::<K>(term.b.shape().0)).sum();
+        let block = match threads {
+            Threads::One => block::<K>(m, n, depth, 1),
+            Threads::Pool => block::<K>(m, n, depth, rayon::current_num_threads()),
         };
-        let height = height.next_multiple_of(K::HEIGHT).max(K::HEIGHT);
         if m <= FEW_ROWS && masked.is_none() && terms.iter().all(|t| matches!(t.b, Right::Transposed(_))) {
             let few = FewRows { kernel, terms, scale, old };
-            return into.for_each_block([m, n, stride], height, threads, |block| few.run(block));
+            return into.for_each_block([m, n, stride], [m.max(1), WIDTH], threads, |block| few.run(block));
         }
         let rows = all().map(Term::rows).collect::<Vec<_>>();
         T::with_rows(&rows, m, K::DEPTH, threads, |rows| {
@@ -155,16 +156,24 @@ impl<T: Factor> Job<'_, T> {
             let plain = Sum { kernel, terms, rows };
             let masked = Sum { kernel, terms: &masked_terms, rows: masked_rows };
             let task = Task { plain, masked, mask, scale, old };
-            into.for_each_block([m, n, stride], height, threads, |block| task.run(block));
+            into.for_each_block([m, n, stride], block, threads, |block| task.run(block));
         });
     }
 }
 
-/// Into how many blocks the rows are divided, so that the threads have equal work; each block packs its panels anew.
-fn row_blocks<K: Kernel>(panels: usize, m: usize, threads: usize) -> usize {
-    let enough = panels.is_multiple_of(threads) || panels >= 8 * threads;
-    let wanted = if enough { 1 } else { (4 * threads).div_ceil(panels) };
-    wanted.min(m.div_ceil(4 * K::HEIGHT)).max(1)
+/// The rows and columns of a task's block of a result `[m, n]`, if a panel has `depth` elements: so that the threads have
+/// equal work, a task's panels fit into the cache, and as few panels as possible are packed by more than one task.
+fn block<K: Kernel>(m: usize, n: usize, depth: usize, threads: usize) -> [usize; 2] {
+    let panels = n.div_ceil(WIDTH).max(1);
+    let fitting = (K::PACKED / depth.max(1)).clamp(1, panels);
+    if threads == 1 {
+        return [m.next_multiple_of(K::HEIGHT).max(K::HEIGHT), fitting * WIDTH];
+    }
+    let even = panels.is_multiple_of(threads) || panels >= 8 * threads;
+    let rounds = panels.div_ceil(threads * fitting);
+    let across = if even { panels.div_ceil(threads * rounds) } else { 1 };
+    let stacked = if even { 1 } else { (4 * threads).div_ceil(panels).min(m.div_ceil(4 * K::HEIGHT)).max(1) };
+    [m.div_ceil(stacked).next_multiple_of(K::HEIGHT).max(K::HEIGHT), across * WIDTH]
 }
 
 /// Products that are added up.
@@ -176,18 +185,25 @@ struct Sum<'a, T, N, K> {
 }
 
 impl<T: Operand<K::Number> + Factor, K: Kernel> Sum<'_, T, K::Number, K> {
-    /// Calls `body` with the panels of the right factors from `column` on.
-    fn pack<R>(&self, column: usize, body: impl FnOnce(&[K::Number]) -> R) -> R {
-        let len = self.rows.iter().map(|rows| panel_len::<K>(rows.k)).sum();
+    /// Elements of the terms' panels of the same columns, which follow each other.
+    fn depth(&self) -> usize {
+        self.rows.iter().map(|rows| panel_len::<K>(rows.k)).sum()
+    }
+
+    /// Calls `body` with the panels of the right factors' `columns`.
+    fn pack<R>(&self, columns: Range<usize>, body: impl FnOnce(&[K::Number]) -> R) -> R {
+        let len = self.depth() * columns.len().div_ceil(WIDTH);
         scratch::with(len, |packed: &mut [K::Number]| {
             let mut rest = &mut *packed;
-            for term in self.terms {
-                let (panel, later) = rest.split_at_mut(panel_len::<K>(term.b.shape().0));
-                match &term.b {
-                    Right::Plain(w) => w.pack_columns(self.kernel, column, panel),
-                    Right::Transposed(w) => w.pack_rows(self.kernel, column, panel),
+            for column in columns.step_by(WIDTH) {
+                for term in self.terms {
+                    let (panel, later) = rest.split_at_mut(panel_len::<K>(term.b.shape().0));
+                    match &term.b {
+                        Right::Plain(w) => w.pack_columns(self.kernel, column, panel),
+                        Right::Transposed(w) => w.pack_rows(self.kernel, column, panel),
+                    }
+                    rest = later;
                 }
-                rest = later;
             }
             body(packed)
         })
@@ -218,18 +234,21 @@ impl<T: Operand<K::Number> + Factor, K: Kernel> Task<'_, T, K::Number, K> {
         let tile = &mut tile[..K::HEIGHT];
         let kernel = self.plain.kernel;
         let _ready = kernel.hold();
-        self.plain.pack(block.column(), |panels| {
-            self.masked.pack(block.column(), |masked_panels| {
+        self.plain.pack(block.columns(), |panels| {
+            self.masked.pack(block.columns(), |masked_panels| {
                 for start in block.rows().step_by(K::HEIGHT) {
                     let rows = start..(start + K::HEIGHT).min(block.rows().end);
-                    let size = [rows.len(), block.width()];
-                    self.plain.tile(size, start, panels, tile);
-                    if let Some((mask, masked_tile)) = &mut masked_tile {
-                        let masked_tile = &mut masked_tile[..K::HEIGHT];
-                        self.masked.tile(size, start, masked_panels, masked_tile);
-                        block.add_masked(masked_tile, rows.clone(), mask, tile);
+                    for (i, column) in block.columns().step_by(WIDTH).enumerate() {
+                        let columns = column..(column + WIDTH).min(block.columns().end);
+                        let size = [rows.len(), columns.len()];
+                        self.plain.tile(size, start, &panels[i * self.plain.depth()..], tile);
+                        if let Some((mask, masked_tile)) = &mut masked_tile {
+                            let masked_tile = &mut masked_tile[..K::HEIGHT];
+                            self.masked.tile(size, start, &masked_panels[i * self.masked.depth()..], masked_tile);
+                            block.add_masked(masked_tile, rows.clone(), column, mask, tile);
+                        }
+                        block.store(kernel, tile, [rows.clone(), columns], self.scale, self.old);
                     }
-                    block.store(kernel, tile, rows, self.scale, self.old);
                 }
             });
         });
@@ -246,14 +265,13 @@ struct FewRows<'a, T, K> {
 
 impl<T: Operand<K::Number> + Factor, K: Kernel> FewRows<'_, T, K> {
     fn run(&self, mut block: Block) {
-        let rows = block.rows();
-        let columns = block.column()..block.column() + block.width();
+        let (rows, columns) = (block.rows(), block.columns());
         let mut tile = [[0.; WIDTH]; FEW_ROWS];
         for term in self.terms {
             let (Right::Plain(w) | Right::Transposed(w)) = &term.b;
             w.add_dots(self.kernel, &term.rows().from(rows.start), columns.clone(), &mut tile[..rows.len()]);
         }
-        block.store(self.kernel, &tile, rows, self.scale, self.old);
+        block.store(self.kernel, &tile, [rows, columns], self.scale, self.old);
     }
 }
 

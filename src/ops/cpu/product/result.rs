@@ -32,14 +32,14 @@ pub(crate) enum Into<'a> {
 }
 
 impl Into<'_> {
-    /// Cuts the result `[rows, cols]`, whose rows start `stride` apart, into blocks of one panel's columns and at most
-    /// `height` rows, and calls `body` with each of them once.
+    /// Cuts the result `[rows, cols]`, whose rows start `stride` apart, into blocks of at most `height` rows and `width`
+    /// columns, and calls `body` with each of them once.
     ///
     /// Panics if rows overlap or lie outside the values.
     pub(super) fn for_each_block(
         self,
         [rows, cols, stride]: [usize; 3],
-        height: usize,
+        [height, width]: [usize; 2],
         threads: Threads,
         body: impl Fn(Block) + Sync,
     ) {
@@ -51,10 +51,10 @@ impl Into<'_> {
         assert!(cols <= stride && end.is_some_and(|end| end <= len), "a {rows} x {cols} matrix of {len} values");
         let stacked = rows.div_ceil(height);
         let block = |i: usize| {
-            let (row, column) = (i % stacked * height, i / stacked * WIDTH);
-            Block { values, stride, rows: row..(row + height).min(rows), columns: column..(column + WIDTH).min(cols) }
+            let (row, column) = (i % stacked * height, i / stacked * width);
+            Block { values, stride, rows: row..(row + height).min(rows), columns: column..(column + width).min(cols) }
         };
-        let count = stacked * cols.div_ceil(WIDTH);
+        let count = stacked * cols.div_ceil(width);
         match threads {
             Threads::One => (0..count).for_each(|i| body(block(i))),
             Threads::Pool => (0..count).into_par_iter().with_max_len(1).for_each(|i| body(block(i))),
@@ -62,7 +62,7 @@ impl Into<'_> {
     }
 }
 
-/// Some rows of a panel's columns of the result, which nobody else has.
+/// Some rows and columns of the result, which nobody else has.
 pub(super) struct Block {
     values: Pointer,
     /// From one row of the result to the next.
@@ -88,37 +88,48 @@ impl Block {
         self.rows.clone()
     }
 
-    /// How many columns it has.
-    pub(super) fn width(&self) -> usize {
-        self.columns.len()
+    pub(super) fn columns(&self) -> Range<usize> {
+        self.columns.clone()
     }
 
-    /// The first of its columns.
-    pub(super) fn column(&self) -> usize {
-        self.columns.start
-    }
-
-    /// Adds to `tile` those elements of `masked`, the products of `rows` of the block, that the mask of the whole result keeps.
-    pub(super) fn add_masked(&self, masked: &[TileRow], rows: Range<usize>, mask: &Dropout, tile: &mut [TileRow]) {
+    /// Adds to `tile` those elements of `masked`, the products of `rows` and the panel of columns from `column` on, that the
+    /// mask of the whole result keeps.
+    pub(super) fn add_masked(
+        &self,
+        masked: &[TileRow],
+        rows: Range<usize>,
+        column: usize,
+        mask: &Dropout,
+        tile: &mut [TileRow],
+    ) {
         vectorized(
             #[inline(always)]
             || {
                 for (row, (from, to)) in rows.clone().zip(masked.iter().zip(tile.iter_mut())) {
-                    mask.add_kept((row * self.stride + self.columns.start) as u64, from, to);
+                    mask.add_kept((row * self.stride + column) as u64, from, to);
                 }
             },
         );
     }
 
-    /// Writes `scale * tile` over, or adds it to, `rows` of the block.
-    pub(super) fn store<K: Kernel>(&mut self, kernel: K, tile: &[TileRow], rows: Range<usize>, scale: f32, old: Old) {
-        assert!(self.rows.start <= rows.start && rows.end <= self.rows.end && rows.len() <= tile.len(), "not its rows");
-        let width = self.columns.len();
+    /// Writes `scale * tile` over, or adds it to, `rows` and `columns`, a panel's, of the block.
+    pub(super) fn store<K: Kernel>(
+        &mut self,
+        kernel: K,
+        tile: &[TileRow],
+        [rows, columns]: [Range<usize>; 2],
+        scale: f32,
+        old: Old,
+    ) {
+        let inside = |of: &Range<usize>, part: &Range<usize>| of.start <= part.start && part.end <= of.end;
+        assert!(inside(&self.rows, &rows) && rows.len() <= tile.len(), "not its rows");
+        assert!(inside(&self.columns, &columns) && columns.len() <= WIDTH, "not its columns");
+        let width = columns.len();
         if let (Pointer::Bf16(to), Old::Overwrite) = (self.values, old) {
             let mut narrow = [[bf16::ZERO; WIDTH]; MOST_ROWS];
             kernel.narrow(&tile[..rows.len()], scale, &mut narrow);
             for (row, values) in rows.zip(&narrow) {
-                let at = row * self.stride + self.columns.start;
+                let at = row * self.stride + columns.start;
                 // SAFETY: these elements lie inside the slice and belong to this block alone; `for_each_block` holds the
                 // slice until every block is gone.
                 let to = unsafe { std::slice::from_raw_parts_mut(to.add(at), width) };
@@ -134,7 +145,7 @@ impl Block {
             #[inline(always)]
             || {
                 for (row, sums) in rows.clone().zip(tile) {
-                    let at = row * self.stride + self.columns.start;
+                    let at = row * self.stride + columns.start;
                     match self.values {
                         Pointer::F32(to) => {
                             // SAFETY: as above.
