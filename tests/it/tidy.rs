@@ -7,11 +7,12 @@ const MODULES: [&str; 13] = [
     "error", "files", "device", "quant", "ops", "lora", "model", "data", "train", "generate", "evaluate", "hub", "show",
 ];
 /// The only files with `unsafe` code.
-const UNSAFE: [&str; 6] = [
+const UNSAFE: [&str; 7] = [
     "src/ops/aligned.rs",
     "src/ops/cpu/product/amx.rs",
     "src/ops/cpu/product/avx512bf16.rs",
     "src/ops/cpu/product/result.rs",
+    "src/ops/cpu/rounding.rs",
     "src/ops/cpu/unspecified.rs",
     "src/ops/mmap.rs",
 ];

@@ -1,7 +1,8 @@
 //! Attention block by block; see `ops::attention` for the mathematics.
 //!
-//! Scores exist only as tiles of at most 64 × 64, per task. Queries, keys and values are read where they lie, a head
-//! being some columns of the rows. The half of the scores that the mask hides is never computed.
+//! A task multiplies with one kernel, packs each right factor once for all products that it is in, and has scores only of a
+//! block. Queries, keys and values are read where they lie, a head being some columns of the rows. The half of the scores that
+//! the mask hides is computed only where a tile crosses the diagonal.
 
 mod backward;
 mod forward;
@@ -9,11 +10,12 @@ mod forward;
 pub(crate) use backward::backward;
 pub(crate) use forward::{cached, forward};
 
-use crate::ops::cpu::product::{Factor, Into, Old, Right, Source, Term, Threads, Values, product_strided};
+use crate::ops::cpu::element::Element;
+use crate::ops::cpu::product::{Right, Rows, Source, Values};
 use std::ops::Range;
 
-/// Keys per tile, and the most queries per tile.
-const TILE: usize = 64;
+/// Keys in forward, queries in backward, that a block of scores has at most.
+const BLOCK: usize = 256;
 
 /// A row-major matrix inside a larger one: row `i` is `data[i * stride..][..cols]`.
 #[derive(Clone, Copy)]
@@ -29,7 +31,12 @@ fn head<T>(data: &[T], width: usize, rows: Range<usize>, head: usize, head_dim: 
     View { data: &data[rows.start * width + head * head_dim..], rows: rows.len(), cols: head_dim, stride: width }
 }
 
-impl<'a, T: Factor> View<'a, T> {
+impl<'a, T: Element> View<'a, T> {
+    /// This matrix as the left factor of a product.
+    fn left(self) -> Rows<'a, T> {
+        Rows { data: self.data, stride: self.stride, k: self.cols }
+    }
+
     /// This matrix as the right factor of a product.
     fn plain(self) -> Right<'a, T> {
         Right::Plain(self.source())
@@ -45,28 +52,40 @@ impl<'a, T: Factor> View<'a, T> {
     }
 }
 
-/// `c = scale·a·b` on the calling thread, plus the old `c` for [`Old::Add`]; rows of `c` start `stride` apart.
-fn multiply<T: Factor>(scale: f32, a: View<T>, b: Right<T>, c: &mut [f32], stride: usize, old: Old) {
-    let shape = [a.rows, b.shape().1, stride];
-    product_strided(shape, scale, &[Term { a: a.data, stride: a.stride, b }], Into::F32(c), old, Threads::One);
+/// Numbers that are added or compared side by side.
+const LANES: usize = 32;
+
+/// The sum of `row`, in the order that keeps vector registers busy.
+#[inline(always)]
+fn sum(row: &[f32]) -> f32 {
+    let (chunks, rest) = row.as_chunks::<LANES>();
+    let mut sums = [0f32; LANES];
+    for chunk in chunks {
+        for i in 0..LANES {
+            sums[i] += chunk[i];
+        }
+    }
+    halves(sums, |a, b| a + b) + rest.iter().sum::<f32>()
 }
 
-/// Sum of a row, in the order that keeps vector registers busy.
+/// The maximum of `row`; ignores NaN, which the exponential then brings back.
 #[inline(always)]
-fn sum(row: &[f32; TILE]) -> f32 {
-    halves(*row, |a, b| a + b)
-}
-
-/// Maximum of a row; ignores NaN, which the exponential then brings back.
-#[inline(always)]
-fn max(row: &[f32; TILE]) -> f32 {
-    halves(*row, |a, b| if a > b { a } else { b })
+fn max(row: &[f32]) -> f32 {
+    let larger = |a: f32, b: f32| if a > b { a } else { b };
+    let (chunks, rest) = row.as_chunks::<LANES>();
+    let mut maxima = [f32::NEG_INFINITY; LANES];
+    for chunk in chunks {
+        for i in 0..LANES {
+            maxima[i] = larger(chunk[i], maxima[i]);
+        }
+    }
+    rest.iter().fold(halves(maxima, larger), |max, &v| larger(v, max))
 }
 
 /// Joins element i of the first half with element i of the second, until one is left.
 #[inline(always)]
-fn halves(mut row: [f32; TILE], join: impl Fn(f32, f32) -> f32) -> f32 {
-    let mut width = TILE / 2;
+fn halves(mut row: [f32; LANES], join: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut width = LANES / 2;
     while width > 0 {
         for i in 0..width {
             row[i] = join(row[i], row[i + width]);

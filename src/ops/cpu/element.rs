@@ -1,8 +1,11 @@
 //! The float types that activations have in the CPU's memory; all arithmetic is in f32.
 
 use crate::ops::cpu::scratch::Pool;
+use crate::ops::cpu::simd::vectorized;
+use crate::ops::cpu::{rounding, unspecified};
 use candle_core::{Device, Shape, Tensor, WithDType};
 use half::bf16;
+use std::ops::Range;
 
 /// A number as it is stored.
 pub(crate) trait Element: WithDType + Pool {
@@ -11,6 +14,9 @@ pub(crate) trait Element: WithDType + Pool {
 
     /// `value`, rounded to the nearest number of this type, ties to even.
     fn of(value: f32) -> Self;
+
+    /// Writes all of `from`, rounded as by [`Self::of`], to `to`, which is as long.
+    fn put(from: &[f32], to: &mut [Self]);
 }
 
 impl Element for f32 {
@@ -22,6 +28,10 @@ impl Element for f32 {
     #[inline(always)]
     fn of(value: f32) -> Self {
         value
+    }
+
+    fn put(from: &[f32], to: &mut [Self]) {
+        to.copy_from_slice(from);
     }
 }
 
@@ -39,11 +49,35 @@ impl Element for bf16 {
         let quiet = (bits >> 16) | 0x40;
         bf16::from_bits(if value.is_nan() { quiet } else { rounded } as u16)
     }
+
+    fn put(from: &[f32], to: &mut [Self]) {
+        rounding::round(from, to);
+    }
 }
 
 /// `values`, rounded.
 pub(crate) fn rounded<T: Element>(values: &[f32]) -> Vec<T> {
-    values.iter().map(|&v| T::of(v)).collect()
+    let mut rounded = unspecified::numbers(values.len());
+    T::put(values, &mut rounded);
+    rounded
+}
+
+/// Elements that [`fill`] takes at a time.
+pub(crate) const TOGETHER: usize = 512;
+
+/// Fills `out`, [`TOGETHER`] elements at a time, with what `values` writes for a range of them. `values` is compiled for the
+/// machine's vector instructions, as by [`vectorized`].
+#[inline(always)]
+pub(crate) fn fill<T: Element>(out: &mut [T], mut values: impl FnMut(Range<usize>, &mut [f32])) {
+    let mut wide = [0f32; TOGETHER];
+    for (i, out) in out.chunks_mut(TOGETHER).enumerate() {
+        let (range, wide) = (i * TOGETHER..i * TOGETHER + out.len(), &mut wide[..out.len()]);
+        vectorized(
+            #[inline(always)]
+            || values(range.clone(), wide),
+        );
+        T::put(wide, out);
+    }
 }
 
 /// A tensor in the CPU's memory.

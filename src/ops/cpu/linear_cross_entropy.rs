@@ -13,8 +13,10 @@
 
 use crate::error::Result;
 use crate::ops::cpu::element::{self, Element, rounded};
-use crate::ops::cpu::exp::exp;
-use crate::ops::cpu::product::{Factor, Into, Old, Source, Term, Threads, product};
+use crate::ops::cpu::exp::{exp, exp_in_range};
+use crate::ops::cpu::product::{
+    self, Factor, Into, Kernel, Old, Operand, Out, Right, Source, Term, Threads, WIDTH, WithKernel, product,
+};
 use crate::ops::cpu::simd::vectorized;
 use crate::ops::cpu::{scratch, slice, unspecified};
 use crate::ops::linear_cross_entropy::{IGNORE_INDEX, Output, Wants};
@@ -43,7 +45,7 @@ fn forward_as<T: Factor>(h: &Tensor, w: &Tensor, targets: &[u32], wants: Wants) 
     let rows = Rows::of(targets);
     let (h, head) = (rows.gather(&h, hidden), Head { w: &w, hidden });
     let (output, dh, normalizers) =
-        rows.map(&h, hidden, wants, |h, ids, normalizers, dh| head.rows(h, ids, normalizers, dh));
+        rows.map(&h, hidden, wants, |h, ids, normalizers, dh| T::with_kernel(Part { head, h, ids, normalizers, dh }));
     let dh = dh.map(|dh| rows.scatter::<T>(&dh, t, hidden)).transpose()?;
     let mut dw = None;
     if wants == Wants::HiddenAndHeadGradient {
@@ -137,61 +139,122 @@ impl Default for Normalizer {
     }
 }
 
+#[derive(Clone, Copy)]
 struct Head<'a, T> {
     w: &'a [T],
     hidden: usize,
 }
 
-impl<T: Factor> Head<'_, T> {
-    /// The loss of rows `h` with targets `ids`, on the calling thread; leaves their normalizers and gradients, which
-    /// start as zeros.
-    fn rows(&self, h: &[T], ids: &[usize], normalizers: &mut [Normalizer], mut dh: Option<&mut [f32]>) -> f64 {
-        let _ready = T::hold();
-        let (n, hidden) = (ids.len(), self.hidden);
+/// Some rows, for the calling thread: it returns their loss, and leaves their normalizers and gradients.
+struct Part<'a, T> {
+    head: Head<'a, T>,
+    h: &'a [T],
+    ids: &'a [usize],
+    normalizers: &'a mut [Normalizer],
+    dh: Option<&'a mut [f32]>,
+}
+
+impl<T: Factor> WithKernel<T> for Part<'_, T> {
+    type Output = f64;
+
+    fn run<K: Kernel>(self, kernel: K) -> f64
+    where
+        T: Operand<K::Number>,
+    {
+        let _ready = kernel.hold();
+        let Self { head: Head { w, hidden }, h, ids, normalizers, dh } = self;
+        let n = ids.len();
         let mut target_logits = vec![0f32; n];
-        scratch::with(n * PANEL, |logits: &mut [f32]| {
-            for (i, w) in self.w.chunks(PANEL * hidden).enumerate() {
-                let (first, width) = (i * PANEL, w.len() / hidden);
-                let panel = Source::dense(w, width, hidden);
-                let logits = &mut logits[..n * width];
-                let terms = [Term::transposed(h, panel)];
-                product(n, width, 1., &terms, Into::F32(logits), Old::Overwrite, Threads::One);
-                for (row, id) in ids.iter().enumerate().filter(|(_, id)| (first..first + width).contains(id)) {
-                    target_logits[row] = logits[row * width + id - first];
+        let wide_hidden = hidden.next_multiple_of(WIDTH);
+        scratch::with(if dh.is_some() { n * wide_hidden } else { 0 }, |gradients: &mut [f32]| {
+            let rows = [product::Rows { data: h, stride: hidden, k: hidden }];
+            T::with_rows(&rows, n, K::DEPTH, Threads::One, |rows| {
+                for (i, w) in w.chunks(PANEL * hidden).enumerate() {
+                    let panel = Panel { kernel, w, hidden, ids, first: i * PANEL, wants_gradient: dh.is_some() };
+                    panel.add(&rows[0], normalizers, &mut target_logits, gradients);
                 }
-                scratch::with(n * width, |e: &mut [T]| {
-                    let rows = logits.chunks_exact(width).zip(e.chunks_exact_mut(width)).zip(&mut *normalizers);
-                    for (row, ((logits, e), normalizer)) in rows.enumerate() {
-                        let factor = exponentials(logits, e, normalizer);
-                        if let Some(dh) = dh.as_mut().filter(|_| factor != 1.) {
-                            dh[row * hidden..][..hidden].iter_mut().for_each(|d| *d *= factor);
-                        }
-                    }
-                    if let Some(dh) = &mut dh {
-                        product(n, hidden, 1., &[Term::plain(e, panel)], Into::F32(dh), Old::Add, Threads::One);
-                    }
-                });
+            });
+            let rows =
+                dh.into_iter().flat_map(|dh| dh.chunks_exact_mut(hidden)).zip(gradients.chunks_exact(wide_hidden));
+            for ((dh, gradient), (&id, normalizer)) in rows.zip(ids.iter().zip(&*normalizers)) {
+                let (scale, w) = ((1. / normalizer.sum) as f32, &w[id * hidden..][..hidden]);
+                dh.iter_mut().zip(gradient).zip(w).for_each(|((dh, d), w)| *dh = *d * scale - w.get());
             }
         });
-        let mut loss = 0.;
-        for (normalizer, target) in normalizers.iter().zip(target_logits) {
-            loss += normalizer.sum.ln() + (normalizer.max as f64 - target as f64);
-        }
-        let rows = dh.into_iter().flat_map(|dh| dh.chunks_exact_mut(hidden)).zip(ids).zip(&*normalizers);
-        for ((dh, &id), normalizer) in rows {
-            let (scale, w) = ((1. / normalizer.sum) as f32, &self.w[id * hidden..][..hidden]);
-            dh.iter_mut().zip(w).for_each(|(d, w)| *d = *d * scale - w.get());
-        }
-        loss
+        let losses = normalizers.iter().zip(target_logits);
+        losses.map(|(normalizer, target)| normalizer.sum.ln() + (normalizer.max as f64 - target as f64)).sum()
     }
+}
 
+/// Some words of the vocabulary.
+struct Panel<'a, T, K> {
+    kernel: K,
+    /// Their rows of the head.
+    w: &'a [T],
+    hidden: usize,
+    /// The targets, and the word that is the first here.
+    ids: &'a [usize],
+    first: usize,
+    wants_gradient: bool,
+}
+
+impl<T: Factor + Operand<K::Number>, K: Kernel> Panel<'_, T, K> {
+    /// Adds these words to the normalizers and, under them, the gradients, in rows of whole panels, of the rows `h`.
+    fn add(
+        &self,
+        h: &product::Rows<K::Number>,
+        normalizers: &mut [Normalizer],
+        target_logits: &mut [f32],
+        gradients: &mut [f32],
+    ) {
+        let (n, words) = (self.ids.len(), self.w.len() / self.hidden);
+        let w = Source::dense(self.w, words, self.hidden);
+        let stride = words.next_multiple_of(WIDTH);
+        scratch::with(n * stride, |logits: &mut [f32]| {
+            let right = Right::Transposed(w);
+            scratch::with(right.packed_len::<K>(), |room: &mut [K::Number]| {
+                let out = Out { values: &mut *logits, stride };
+                right.pack(self.kernel, room).multiply(self.kernel, h, n, 0, 0..words, out, Old::Overwrite);
+            });
+            for (row, id) in self.ids.iter().enumerate().filter(|(_, id)| (self.first..self.first + words).contains(id))
+            {
+                target_logits[row] = logits[row * stride + id - self.first];
+            }
+            let first = self.first == 0;
+            scratch::with(n * stride, |e: &mut [K::Number]| {
+                let rows = logits.chunks_exact_mut(stride).zip(e.chunks_exact_mut(stride)).zip(normalizers).enumerate();
+                for (row, ((logits, e), normalizer)) in rows {
+                    let factor = exponentials(&mut logits[..words], normalizer);
+                    if self.wants_gradient {
+                        logits[words..].fill(0.);
+                        K::Number::put(logits, e);
+                        if factor != 1. && !first {
+                            let gradient = &mut gradients[row * self.hidden.next_multiple_of(WIDTH)..];
+                            gradient[..self.hidden].iter_mut().for_each(|d| *d *= factor);
+                        }
+                    }
+                }
+                if self.wants_gradient {
+                    let right = Right::Plain(w);
+                    scratch::with(right.packed_len::<K>(), |room: &mut [K::Number]| {
+                        let e = product::Rows { data: e, stride, k: words.next_multiple_of(K::DEPTH) };
+                        let out = Out { values: gradients, stride: self.hidden.next_multiple_of(WIDTH) };
+                        let old = if first { Old::Overwrite } else { Old::Add };
+                        right.pack(self.kernel, room).multiply(self.kernel, &e, n, 0, 0..self.hidden, out, old);
+                    });
+                }
+            });
+        });
+    }
+}
+
+impl<T: Factor> Head<'_, T> {
     /// `Σ_t (p_t - onehot_t)ᵀ·h_t`, [vocab, hidden], each panel by one task.
     fn weight_gradient(&self, h: &[T], ids: &[usize], normalizers: &[Normalizer], vocab: usize) -> Vec<f32> {
         let hidden = self.hidden;
         let mut dw = vec![0f32; vocab * hidden];
         let panels = dw.par_chunks_mut(PANEL * hidden).zip(self.w.par_chunks(PANEL * hidden)).enumerate();
         panels.for_each(|(i, (dw, w))| {
-            let _ready = T::hold();
             let (first, width) = (i * PANEL, w.len() / hidden);
             for ((h, ids), normalizers) in h.chunks(ROWS * hidden).zip(ids.chunks(ROWS)).zip(normalizers.chunks(ROWS)) {
                 let n = ids.len();
@@ -221,34 +284,32 @@ impl<T: Factor> Head<'_, T> {
 /// Adjacent logits that are joined in one vector register.
 const LANES: usize = 16;
 
-/// Writes `exp(l - max)` with the row's new maximum to `e`, and returns what sums under the old one are multiplied by.
-fn exponentials<T: Element>(logits: &[f32], e: &mut [T], normalizer: &mut Normalizer) -> f32 {
+/// Turns a row's next logits into `exp(l - max)` with its new maximum, and returns what sums under the old one are multiplied
+/// by.
+fn exponentials(logits: &mut [f32], normalizer: &mut Normalizer) -> f32 {
     vectorized(
         #[inline(always)]
         || {
-            let (chunks, rest) = logits.as_chunks::<LANES>();
+            let (chunks, rest) = logits.as_chunks_mut::<LANES>();
             let mut maxima = [f32::NEG_INFINITY; LANES];
-            for chunk in chunks {
+            for chunk in chunks.iter() {
                 for i in 0..LANES {
                     maxima[i] = if chunk[i] > maxima[i] { chunk[i] } else { maxima[i] };
                 }
             }
-            let max = maxima.iter().chain(rest).fold(normalizer.max, |max, &l| if l > max { l } else { max });
+            let max = maxima.iter().chain(&*rest).fold(normalizer.max, |max, &l| if l > max { l } else { max });
             let factor = exp(normalizer.max - max);
             let mut sums = [0f32; LANES];
-            let (e_chunks, e_rest) = e.as_chunks_mut::<LANES>();
-            for (e, chunk) in e_chunks.iter_mut().zip(chunks) {
+            for chunk in chunks {
                 for i in 0..LANES {
-                    let value = exp(chunk[i] - max);
-                    sums[i] += value;
-                    e[i] = T::of(value);
+                    chunk[i] = exp_in_range(chunk[i] - max);
+                    sums[i] += chunk[i];
                 }
             }
             let mut sum = sums.iter().sum::<f32>();
-            for (e, l) in e_rest.iter_mut().zip(rest) {
-                let value = exp(l - max);
-                sum += value;
-                *e = T::of(value);
+            for l in rest {
+                *l = exp_in_range(*l - max);
+                sum += *l;
             }
             *normalizer = Normalizer { max, sum: normalizer.sum * factor as f64 + sum as f64 };
             factor

@@ -11,6 +11,7 @@ pub(crate) mod qlora_linear;
 pub(crate) mod residual;
 pub(crate) mod rms_norm;
 pub(crate) mod rope;
+pub(crate) mod rounding;
 pub(crate) mod scratch;
 pub(crate) mod simd;
 pub(crate) mod slice;

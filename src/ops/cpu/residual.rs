@@ -2,7 +2,6 @@
 
 use crate::error::Result;
 use crate::ops::cpu::element::{self, Element};
-use crate::ops::cpu::simd::vectorized;
 use crate::ops::cpu::{slice, unspecified};
 use candle_core::{DType, Tensor};
 use half::bf16;
@@ -24,14 +23,15 @@ fn add_as<T: Element>(a: &Tensor, b: &Tensor) -> Result<Option<Tensor>> {
     let (xs, ys) = (&*xs, &*ys);
     let mut sum = unspecified::numbers::<T>(xs.len());
     sum.par_chunks_mut(CHUNK).zip(xs.par_chunks(CHUNK)).zip(ys.par_chunks(CHUNK)).for_each(|((sum, x), y)| {
-        vectorized(
+        element::fill(
+            sum,
             #[inline(always)]
-            || {
-                for ((sum, x), y) in sum.iter_mut().zip(x).zip(y) {
-                    *sum = T::of(x.get() + y.get());
+            |range, sum| {
+                for ((sum, x), y) in sum.iter_mut().zip(&x[range.clone()]).zip(&y[range]) {
+                    *sum = x.get() + y.get();
                 }
             },
-        )
+        );
     });
     Ok(Some(element::tensor(sum, a.shape())?))
 }

@@ -1,9 +1,8 @@
 //! The feed-forward gate in one pass; see `ops::swiglu` for the mathematics.
 
 use crate::error::Result;
-use crate::ops::cpu::element::{self, Element};
+use crate::ops::cpu::element::{self, Element, TOGETHER};
 use crate::ops::cpu::exp::sigmoid;
-use crate::ops::cpu::simd::vectorized;
 use crate::ops::cpu::{slice, unspecified};
 use candle_core::{DType, Tensor};
 use half::bf16;
@@ -25,15 +24,16 @@ fn forward_as<T: Element>(gate: &Tensor, up: &Tensor) -> Result<Option<Tensor>> 
     let (gates, ups) = (&*gates, &*ups);
     let mut y = unspecified::numbers::<T>(gates.len());
     y.par_chunks_mut(CHUNK).zip(gates.par_chunks(CHUNK)).zip(ups.par_chunks(CHUNK)).for_each(|((y, gate), up)| {
-        vectorized(
+        element::fill(
+            y,
             #[inline(always)]
-            || {
-                for ((y, gate), up) in y.iter_mut().zip(gate).zip(up) {
+            |range, y| {
+                for ((y, gate), up) in y.iter_mut().zip(&gate[range.clone()]).zip(&up[range]) {
                     let gate = gate.get();
-                    *y = T::of(gate * sigmoid(gate) * up.get());
+                    *y = gate * sigmoid(gate) * up.get();
                 }
             },
-        )
+        );
     });
     Ok(Some(element::tensor(y, gate.shape())?))
 }
@@ -53,18 +53,26 @@ fn backward_as<T: Element>(gate: &Tensor, up: &Tensor, dy: &Tensor) -> Result<Op
     let inputs = gates.par_chunks(CHUNK).zip(ups.par_chunks(CHUNK)).zip(dys.par_chunks(CHUNK));
     dgate.par_chunks_mut(CHUNK).zip(dup.par_chunks_mut(CHUNK)).zip(inputs).for_each(
         |((dgate, dup), ((gate, up), dy))| {
-            vectorized(
-                #[inline(always)]
-                || {
-                    let inputs = gate.iter().zip(up).zip(dy);
-                    for ((dgate, dup), ((gate, up), dy)) in dgate.iter_mut().zip(dup.iter_mut()).zip(inputs) {
-                        let (gate, up, dy) = (gate.get(), up.get(), dy.get());
-                        let s = sigmoid(gate);
-                        *dgate = T::of(dy * up * s * (1.0 + gate * (1.0 - s)));
-                        *dup = T::of(dy * gate * s);
-                    }
-                },
-            )
+            let mut dups = [0f32; TOGETHER];
+            let inputs = gate.chunks(TOGETHER).zip(up.chunks(TOGETHER)).zip(dy.chunks(TOGETHER));
+            for ((dgate, dup), ((gate, up), dy)) in dgate.chunks_mut(TOGETHER).zip(dup.chunks_mut(TOGETHER)).zip(inputs)
+            {
+                let dups = &mut dups[..dup.len()];
+                element::fill(
+                    dgate,
+                    #[inline(always)]
+                    |_, dgates| {
+                        let outputs = dgates.iter_mut().zip(dups.iter_mut());
+                        for ((dgate, dup), ((gate, up), dy)) in outputs.zip(gate.iter().zip(up).zip(dy)) {
+                            let (gate, up, dy) = (gate.get(), up.get(), dy.get());
+                            let s = sigmoid(gate);
+                            *dgate = dy * up * s * (1.0 + gate * (1.0 - s));
+                            *dup = dy * gate * s;
+                        }
+                    },
+                );
+                T::put(dups, dup);
+            }
         },
     );
     let out = |values: Vec<T>| element::tensor(values, gate.shape());

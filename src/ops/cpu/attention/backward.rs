@@ -1,20 +1,25 @@
-//! One pass over the visible tiles, each of whose scores are computed once.
+//! One pass over the visible tiles of keys by queries, each of whose scores are computed once.
 //!
-//! A task has some heads of one sequence, all of which use one key head, and writes into memory of its own; the tasks'
-//! results are then put together, and added where several used one key head, in a fixed order.
+//! A task has one head of one sequence, and writes into memory of its own; the tasks' results are then put together, and
+//! added where several used one key head, in a fixed order. A block of scores lies transposed, keys by queries: so the
+//! products for keys and values take it as it is, and only the one for queries needs it packed, and a transposed copy of the
+//! keys, which is made once for all.
 
-use super::{TILE, View, blocks, head, multiply, take};
+use super::{BLOCK, View, blocks, head, sum, take};
 use crate::error::Result;
 use crate::ops::attention::{Backward, Heads};
 use crate::ops::cpu::element::{self, Element};
-use crate::ops::cpu::exp::exp;
-use crate::ops::cpu::product::{Factor, Old};
+use crate::ops::cpu::exp::exp_in_range;
+use crate::ops::cpu::product::{Factor, Kernel, Old, Operand, Out, Panels, Right, Rows, Threads, WIDTH, WithKernel};
 use crate::ops::cpu::simd::vectorized;
-use crate::ops::cpu::{slice, unspecified};
+use crate::ops::cpu::{scratch, slice, transpose, unspecified};
 use candle_core::{DType, Tensor};
 use half::bf16;
 use rayon::prelude::*;
 use std::ops::Range;
+
+/// Keys that a block of scores has at most.
+const KEYS: usize = 64;
 
 /// `None` unless the tensors are on the CPU, all f32 or all bf16, and contiguous.
 pub(crate) fn backward(
@@ -38,32 +43,28 @@ fn backward_as<T: Factor>(
     let ([Some(qs), Some(ks), Some(vs), Some(os), Some(d_os)], Some(lse)) = (&lent, slice::of::<f32>(lse)) else {
         return Ok(None);
     };
+    let (tokens, width, kv_width, d) = (q.dim(0)?, heads.q_width(), heads.kv_width(), heads.head_dim);
     let delta = delta(os, d_os, heads);
-    let inputs = Inputs { q: qs, k: ks, v: vs, d_o: d_os, lse: &lse, delta: &delta, heads };
+    let k_transposed = transpose::of::<T, T>(ks, tokens, kv_width);
+    let inputs =
+        Inputs { q: qs, k: ks, v: vs, d_o: d_os, k_transposed: &k_transposed, lse: &lse, delta: &delta, tokens, heads };
 
-    // Query heads with a common key head go into one task if that leaves enough tasks to share evenly.
     let sequences = cu_seqlens.len() - 1;
-    let together = sequences * heads.n_kv_heads >= 4 * rayon::current_num_threads();
-    let per_task = if together { heads.group() } else { 1 };
-    let parts = heads.n_heads / per_task;
-    let mut tasks: Vec<_> = (0..sequences * parts).collect();
-    let rows = |task: usize| cu_seqlens[task / parts]..cu_seqlens[task / parts + 1];
+    let rows = |task: usize| cu_seqlens[task / heads.n_heads]..cu_seqlens[task / heads.n_heads + 1];
+    let mut tasks: Vec<_> = (0..sequences * heads.n_heads).collect();
+    // The longest first, so that threads end together.
     tasks.sort_by_key(|&task| std::cmp::Reverse(rows(task).len()));
     let mut done: Vec<_> = tasks
         .into_par_iter()
         .with_max_len(1)
-        .map(|task| {
-            let first = task % parts * per_task;
-            (task, inputs.backward(rows(task), first..first + per_task))
-        })
+        .map(|task| (task, T::with_kernel(Head { inputs: &inputs, rows: rows(task), head: task % heads.n_heads })))
         .collect();
     done.sort_by_key(|(task, _)| *task);
 
     let (mut dq, mut dk, mut dv) =
         (unspecified::numbers::<T>(qs.len()), unspecified::numbers::<T>(ks.len()), unspecified::numbers::<T>(vs.len()));
     let (mut dq_rest, mut dk_rest, mut dv_rest) = (&mut dq[..], &mut dk[..], &mut dv[..]);
-    let (width, kv_width, d) = (heads.q_width(), heads.kv_width(), heads.head_dim);
-    let jobs: Vec<_> = blocks(cu_seqlens, TILE)
+    let jobs: Vec<_> = blocks(cu_seqlens, KEYS)
         .into_iter()
         .map(|(sequence, rows)| {
             let out = [
@@ -75,19 +76,13 @@ fn backward_as<T: Factor>(
         })
         .collect();
     jobs.into_par_iter().for_each(|(sequence, rows, [dq, dk, dv])| {
-        let parts = &done[sequence * parts..(sequence + 1) * parts];
-        let tiles = (cu_seqlens[sequence + 1] - cu_seqlens[sequence]).div_ceil(TILE);
-        for h in 0..heads.n_heads {
-            let tile = h % per_task * tiles + rows.start / TILE;
-            let tile = &parts[h / per_task].1.dq[tile * d * TILE..][..d * TILE];
-            for (j, out) in dq.chunks_exact_mut(width).enumerate() {
-                let column = tile[j..].iter().step_by(TILE);
-                out[h * d..(h + 1) * d].iter_mut().zip(column).for_each(|(out, v)| *out = T::of(*v));
-            }
+        let parts = &done[sequence * heads.n_heads..(sequence + 1) * heads.n_heads];
+        for (h, (_, part)) in parts.iter().enumerate() {
+            let part = part.dq[rows.start * d..].chunks_exact(d.max(1));
+            dq.chunks_exact_mut(width).zip(part).for_each(|(dq, part)| dq[h * d..(h + 1) * d].copy_from_slice(part));
         }
-        // The tasks of a key head: one, or one for each of its query heads.
-        for (kv_head, parts) in parts.chunks_exact(heads.group() / per_task).enumerate() {
-            let of = |get: fn(&Part) -> &[f32]| parts.iter().map(|(_, part)| get(part)).collect::<Vec<_>>();
+        for (kv_head, parts) in parts.chunks_exact(heads.group()).enumerate() {
+            let of = |get: fn(&Part<T>) -> &[f32]| parts.iter().map(|(_, part)| get(part)).collect::<Vec<_>>();
             put_sum(&of(|part| &part.dk), d, rows.clone(), dk, kv_width, kv_head * d);
             put_sum(&of(|part| &part.dv), d, rows.clone(), dv, kv_width, kv_head * d);
         }
@@ -95,15 +90,21 @@ fn backward_as<T: Factor>(
     Ok(Some((element::tensor(dq, q.shape())?, element::tensor(dk, k.shape())?, element::tensor(dv, v.shape())?)))
 }
 
-/// Writes the sum of `rows` of matrices of `d` columns to the columns of `out` from `column` on.
+/// Writes the sum of `rows` of matrices of `d` columns, in rows of whole panels, to the columns of `out` from `column` on.
 fn put_sum<T: Element>(parts: &[&[f32]], d: usize, rows: Range<usize>, out: &mut [T], width: usize, column: usize) {
+    let stride = d.next_multiple_of(WIDTH);
     let mut sum = vec![0f32; d];
     for (row, out) in rows.zip(out.chunks_exact_mut(width)) {
-        sum.copy_from_slice(&parts[0][row * d..(row + 1) * d]);
-        for part in &parts[1..] {
-            sum.iter_mut().zip(&part[row * d..]).for_each(|(sum, part)| *sum += part);
-        }
-        out[column..column + d].iter_mut().zip(&sum).for_each(|(out, sum)| *out = T::of(*sum));
+        vectorized(
+            #[inline(always)]
+            || {
+                sum.copy_from_slice(&parts[0][row * stride..][..d]);
+                for part in &parts[1..] {
+                    sum.iter_mut().zip(&part[row * stride..]).for_each(|(sum, part)| *sum += part);
+                }
+            },
+        );
+        T::put(&sum, &mut out[column..column + d]);
     }
 }
 
@@ -114,9 +115,17 @@ fn delta<T: Element>(o: &[T], d_o: &[T], heads: &Heads) -> Vec<f32> {
     let rows = heads.n_heads * 16;
     delta.par_chunks_mut(rows).zip(o.par_chunks(rows * d)).zip(d_o.par_chunks(rows * d)).for_each(
         |((delta, o), d_o)| {
-            for ((delta, o), d_o) in delta.iter_mut().zip(o.chunks_exact(d)).zip(d_o.chunks_exact(d)) {
-                *delta = o.iter().zip(d_o).map(|(o, d_o)| o.get() * d_o.get()).sum();
-            }
+            let mut products = vec![0f32; d];
+            vectorized(
+                #[inline(always)]
+                || {
+                    for ((delta, o), d_o) in delta.iter_mut().zip(o.chunks_exact(d)).zip(d_o.chunks_exact(d)) {
+                        let factors = o.iter().zip(d_o);
+                        products.iter_mut().zip(factors).for_each(|(to, (o, d_o))| *to = o.get() * d_o.get());
+                        *delta = sum(&products);
+                    }
+                },
+            );
         },
     );
     delta
@@ -127,111 +136,176 @@ struct Inputs<'a, T> {
     k: &'a [T],
     v: &'a [T],
     d_o: &'a [T],
+    /// `[n_kv_heads·d, tokens]`
+    k_transposed: &'a [T],
     lse: &'a [f32],
     delta: &'a [f32],
+    tokens: usize,
     heads: &'a Heads,
 }
 
-/// The gradients from some heads of one sequence.
-struct Part {
-    /// For each head and each tile of queries, the transposed gradient `[d, TILE]`.
-    dq: Vec<f32>,
-    /// `[L, d]`.
+/// One query head of the sequence that has `rows`.
+struct Head<'a, T> {
+    inputs: &'a Inputs<'a, T>,
+    rows: Range<usize>,
+    head: usize,
+}
+
+/// The gradients from one head of one sequence.
+struct Part<T> {
+    /// `[L, d]`
+    dq: Vec<T>,
+    /// `[L, d]`, rows of whole panels.
     dk: Vec<f32>,
     dv: Vec<f32>,
 }
 
-impl<T: Factor> Inputs<'_, T> {
-    /// `rows` are the sequence's, `q_heads` share a key head.
-    ///
-    /// Tiles lie transposed here, keys by queries: so the products for keys and values take them as they are, and the
-    /// one for queries needs a transposed copy of the keys, made once.
-    fn backward(&self, rows: Range<usize>, q_heads: Range<usize>) -> Part {
-        let _ready = T::hold();
-        let (len, d) = (rows.len(), self.heads.head_dim);
-        let (width, kv_width) = (self.heads.q_width(), self.heads.kv_width());
-        let (scale, kv_head) = (self.heads.scale() as f32, q_heads.start / self.heads.group());
-        let (tiles, tile_len) = (len.div_ceil(TILE), d * TILE);
-        let dq = vec![0.; q_heads.len() * tiles * tile_len];
-        let mut part = Part { dq, dk: vec![0.; len * d], dv: vec![0.; len * d] };
-        let mut keys_transposed = vec![T::of(0.); tile_len];
-        let mut pair = Pair::new();
-        for (key_tile, start) in (0..len).step_by(TILE).enumerate() {
-            let keys = start..(start + TILE).min(len);
-            let n = keys.len();
-            let key_rows = rows.start + keys.start..rows.start + keys.end;
-            let k = head(self.k, kv_width, key_rows.clone(), kv_head, d);
-            let v = head(self.v, kv_width, key_rows, kv_head, d);
-            for i in 0..n {
-                let key = &k.data[i * k.stride..][..d];
-                keys_transposed[i..].iter_mut().step_by(TILE).zip(key).for_each(|(to, k)| *to = *k);
-            }
-            let k_transposed = View { data: &keys_transposed, rows: d, cols: n, stride: TILE };
-            for query_tile in key_tile..tiles {
-                let queries = query_tile * TILE..((query_tile + 1) * TILE).min(len);
-                let m = queries.len();
-                let query_rows = rows.start + queries.start..rows.start + queries.end;
-                for h in q_heads.clone() {
-                    let q = head(self.q, width, query_rows.clone(), h, d);
-                    let d_o = head(self.d_o, width, query_rows.clone(), h, d);
-                    let [scores, dp] = [&mut pair.scores, &mut pair.dp].map(|tile| tile.as_flattened_mut());
-                    multiply(scale, k, q.transposed(), scores, TILE, Old::Overwrite);
-                    multiply(1., v, d_o.transposed(), dp, TILE, Old::Overwrite);
-                    self.softmax_backward(query_rows.clone(), h, n, query_tile == key_tile, &mut pair);
+impl<T: Factor> WithKernel<T> for Head<'_, T> {
+    type Output = Part<T>;
 
-                    let p = View { data: &pair.p, rows: n, cols: m, stride: TILE };
-                    let ds = View { data: &pair.ds, ..p };
-                    let dv = &mut part.dv[keys.start * d..keys.end * d];
-                    multiply(1., p, d_o.plain(), dv, d, Old::Add);
-                    let dk = &mut part.dk[keys.start * d..keys.end * d];
-                    multiply(scale, ds, q.plain(), dk, d, Old::Add);
-                    let dq = &mut part.dq[((h - q_heads.start) * tiles + query_tile) * tile_len..][..tile_len];
-                    multiply(scale, k_transposed, ds.plain(), dq, TILE, Old::Add);
+    fn run<K: Kernel>(self, kernel: K) -> Part<T>
+    where
+        T: Operand<K::Number>,
+    {
+        let _ready = kernel.hold();
+        let (len, d) = (self.rows.len(), self.inputs.heads.head_dim);
+        let sums = || vec![0.; len * d.next_multiple_of(WIDTH)];
+        let mut part = Part { dq: unspecified::numbers::<T>(len * d), dk: sums(), dv: sums() };
+        scratch::with(d * BLOCK, |dq_transposed: &mut [f32]| {
+            for start in (0..len).step_by(BLOCK) {
+                let queries = start..(start + BLOCK).min(len);
+                self.block(kernel, queries.clone(), &mut part, dq_transposed);
+                let dq = part.dq[queries.start * d..queries.end * d].chunks_exact_mut(d.max(1)).enumerate();
+                for (j, dq) in dq {
+                    let column = dq_transposed[j..].iter().step_by(BLOCK);
+                    dq.iter_mut().zip(column).for_each(|(dq, v)| *dq = T::of(*v));
                 }
             }
-        }
+        });
         part
     }
+}
 
-    /// Turns the scores of `n` keys by the queries `rows` into probabilities, and their gradients into those of the scores.
-    fn softmax_backward(&self, rows: Range<usize>, h: usize, n: usize, diagonal: bool, pair: &mut Pair<T>) {
-        let (mut lse, mut delta) = ([0f32; TILE], [0f32; TILE]);
-        for (j, row) in rows.enumerate() {
-            let at = row * self.heads.n_heads + h;
-            (lse[j], delta[j]) = (self.lse[at], self.delta[at]);
-        }
-        let Pair { scores, dp, p, ds } = pair;
-        vectorized(
-            #[inline(always)]
-            || {
-                let tiles = scores.iter_mut().zip(dp.iter()).zip(p.as_chunks_mut::<TILE>().0);
-                for (i, (((scores, dp), p), ds)) in tiles.zip(ds.as_chunks_mut::<TILE>().0).take(n).enumerate() {
-                    // On the diagonal key i is hidden from the queries before it.
-                    scores[..if diagonal { i } else { 0 }].fill(f32::NEG_INFINITY);
-                    for j in 0..TILE {
-                        let probability = exp(scores[j] - lse[j]);
-                        p[j] = T::of(probability);
-                        ds[j] = T::of(probability * (dp[j] - delta[j]));
+/// The right factors made of a block's queries: q and do, transposed for scores, as they are for gradients.
+struct Factors<'a, N> {
+    q_transposed: Panels<'a, N>,
+    d_o_transposed: Panels<'a, N>,
+    q: Panels<'a, N>,
+    d_o: Panels<'a, N>,
+}
+
+impl<T: Factor> Head<'_, T> {
+    /// Adds what `queries` of the sequence contribute to dk and dv, and writes their dq `[d, BLOCK]`.
+    fn block<K: Kernel>(&self, kernel: K, queries: Range<usize>, part: &mut Part<T>, dq_transposed: &mut [f32])
+    where
+        T: Operand<K::Number>,
+    {
+        let Inputs { q, d_o, heads, .. } = *self.inputs;
+        let rows = self.rows.start + queries.start..self.rows.start + queries.end;
+        let [q, d_o] = [q, d_o].map(|of| head(of, heads.q_width(), rows.clone(), self.head, heads.head_dim));
+        let rights = [q.transposed(), d_o.transposed(), q.plain(), d_o.plain()];
+        let lens = rights.map(|right| right.packed_len::<K>());
+        scratch::with(lens.iter().sum(), |mut room: &mut [K::Number]| {
+            let pack = |right: Right<T>| right.pack(kernel, take(&mut room, right.packed_len::<K>()));
+            let [q_transposed, d_o_transposed, q, d_o] = rights.map(pack);
+            let factors = Factors { q_transposed, d_o_transposed, q, d_o };
+            scratch::with(2 * KEYS * BLOCK, |wide: &mut [f32]| {
+                scratch::with(2 * KEYS * BLOCK, |narrow: &mut [K::Number]| {
+                    for start in (0..queries.end).step_by(KEYS) {
+                        let keys = start..(start + KEYS).min(queries.end);
+                        let tile = Tile { kernel, of: self, keys, queries: queries.clone(), factors: &factors };
+                        tile.backward(part, dq_transposed, wide, narrow);
                     }
-                }
-            },
-        )
+                });
+            });
+        });
     }
 }
 
-/// A tile of keys by queries, and what is computed for it.
-struct Pair<T> {
-    scores: Vec<[f32; TILE]>,
-    /// The gradient of the probabilities.
-    dp: Vec<[f32; TILE]>,
-    p: Vec<T>,
-    /// The gradient of the scores.
-    ds: Vec<T>,
+/// Some keys and a block of queries.
+struct Tile<'a, T, K: Kernel> {
+    kernel: K,
+    of: &'a Head<'a, T>,
+    /// Positions in the sequence.
+    keys: Range<usize>,
+    queries: Range<usize>,
+    factors: &'a Factors<'a, K::Number>,
 }
 
-impl<T: Factor> Pair<T> {
-    fn new() -> Self {
-        let (floats, zeros) = (vec![[0.; TILE]; TILE], vec![T::of(0.); TILE * TILE]);
-        Self { scores: floats.clone(), dp: floats, p: zeros.clone(), ds: zeros }
+impl<T: Factor + Operand<K::Number>, K: Kernel> Tile<'_, T, K> {
+    fn backward(&self, part: &mut Part<T>, dq_transposed: &mut [f32], wide: &mut [f32], narrow: &mut [K::Number]) {
+        let (inputs, n, kernel) = (self.of.inputs, self.keys.len(), self.kernel);
+        let (d, kv_width) = (inputs.heads.head_dim, inputs.heads.kv_width());
+        let kv_head = self.of.head / inputs.heads.group();
+        // The queries that see a key: from the diagonal on. Both start at a multiple of KEYS, so this is a whole panel.
+        let seen = self.keys.start.saturating_sub(self.queries.start)..self.queries.len();
+        let (scores, dp) = wide.split_at_mut(KEYS * BLOCK);
+        let (p, ds) = narrow.split_at_mut(KEYS * BLOCK);
+
+        let rows = self.of.rows.start + self.keys.start..self.of.rows.start + self.keys.end;
+        let [k, v] = [inputs.k, inputs.v].map(|of| head(of, kv_width, rows.clone(), kv_head, d).left());
+        T::with_rows(&[k, v], n, K::DEPTH, Threads::One, |rows| {
+            let Factors { q_transposed, d_o_transposed, .. } = self.factors;
+            let out = Out { values: &mut *scores, stride: BLOCK };
+            q_transposed.multiply(kernel, &rows[0], n, 0, seen.clone(), out, Old::Overwrite);
+            let out = Out { values: &mut *dp, stride: BLOCK };
+            d_o_transposed.multiply(kernel, &rows[1], n, 0, seen.clone(), out, Old::Overwrite);
+        });
+        let depth = seen.len().next_multiple_of(WIDTH.max(K::DEPTH));
+        self.softmax_backward(seen.start, depth, [scores, dp], [p, ds]);
+
+        let stride = d.next_multiple_of(WIDTH);
+        let gradients = self.keys.start * stride..self.keys.end * stride;
+        // Rows of p and ds start with the first query that is seen, so that they start a cache line.
+        for (left, right, to) in [(&*p, &self.factors.d_o, &mut part.dv), (&*ds, &self.factors.q, &mut part.dk)] {
+            let left = Rows { data: left, stride: BLOCK, k: seen.len().next_multiple_of(K::DEPTH) };
+            let out = Out { values: &mut to[gradients.clone()], stride };
+            right.multiply(kernel, &left, n, seen.start, 0..d, out, Old::Add);
+        }
+        let ds = View { data: &*ds, rows: n, cols: seen.len(), stride: BLOCK }.plain();
+        scratch::with(ds.packed_len::<K>(), |room: &mut [K::Number]| {
+            let ds = ds.pack(kernel, room);
+            let first = kv_head * d * inputs.tokens + rows.start;
+            let k_transposed = Rows { data: &inputs.k_transposed[first..], stride: inputs.tokens, k: n };
+            T::with_rows(&[k_transposed], d, K::DEPTH, Threads::One, |rows| {
+                let old = if self.keys.start > 0 { Old::Add } else { Old::Overwrite };
+                let out = Out { values: &mut dq_transposed[seen.start..], stride: BLOCK };
+                ds.multiply(kernel, &rows[0], d, 0, 0..seen.len(), out, old);
+            });
+        });
+    }
+
+    /// Turns scores and gradients of probabilities, of the queries from `first` on of the block and `depth` columns, into
+    /// probabilities, and the gradients of the unscaled scores.
+    fn softmax_backward(&self, first: usize, depth: usize, wide: [&mut [f32]; 2], narrow: [&mut [K::Number]; 2]) {
+        let Inputs { lse, delta, heads, .. } = *self.of.inputs;
+        let (mut lses, mut deltas) = ([0f32; BLOCK], [0f32; BLOCK]);
+        for (j, query) in (self.queries.start + first..self.queries.end).enumerate() {
+            let at = (self.of.rows.start + query) * heads.n_heads + self.of.head;
+            (lses[j], deltas[j]) = (lse[at], delta[at]);
+        }
+        let (lses, deltas, scale) = (&lses[..depth], &deltas[..depth], heads.scale() as f32);
+        let ([scores, dp], [p, ds]) =
+            (wide.map(|w| w.chunks_exact_mut(BLOCK)), narrow.map(|n| n.chunks_exact_mut(BLOCK)));
+        let rows = scores.zip(dp).zip(p.zip(ds)).take(self.keys.len()).zip(self.keys.clone());
+        for (((scores, dp), (p, ds)), key) in rows {
+            let (scores, dp) = (&mut scores[..depth], &mut dp[..depth]);
+            // The key is hidden from the queries before it.
+            let hidden = key.saturating_sub(self.queries.start + first).min(depth);
+            vectorized(
+                #[inline(always)]
+                || {
+                    for ((s, dp), (lse, delta)) in scores.iter_mut().zip(dp.iter_mut()).zip(lses.iter().zip(deltas)) {
+                        let probability = exp_in_range(s.mul_add(scale, -lse));
+                        *s = probability;
+                        *dp = probability * scale * (*dp - delta);
+                    }
+                    scores[..hidden].fill(0.);
+                    dp[..hidden].fill(0.);
+                },
+            );
+            K::Number::put(scores, &mut p[..depth]);
+            K::Number::put(dp, &mut ds[..depth]);
+        }
     }
 }

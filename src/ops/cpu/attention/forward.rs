@@ -1,11 +1,14 @@
-//! One pass over the keys with a running maximum and sum per query, so that no score is needed twice.
+//! One pass over the keys, a block of them at a time, with a running maximum and sum per query, so that no score is needed
+//! twice. The query heads that share keys are the rows of one left factor.
 
-use super::{TILE, View, blocks, head, max, multiply, sum, take};
+use super::{BLOCK, View, blocks, head, max, sum, take};
 use crate::error::Result;
 use crate::ops::attention::{CachedSequence, Heads, Saved};
-use crate::ops::cpu::element;
-use crate::ops::cpu::exp::exp;
-use crate::ops::cpu::product::{Factor, Old};
+use crate::ops::cpu::element::{self, Element};
+use crate::ops::cpu::exp::exp_in_range;
+use crate::ops::cpu::product::{
+    FEW_ROWS, Factor, Into, Kernel, Old, Operand, Out, Rows, Term, Threads, WIDTH, WithKernel, product_strided,
+};
 use crate::ops::cpu::simd::vectorized;
 use crate::ops::cpu::{scratch, slice, unspecified};
 use candle_core::{DType, Tensor};
@@ -46,6 +49,7 @@ fn forward_as<T: Factor>(
         let start = cu_seqlens[sequence];
         let keys = start * heads.kv_width()..rows.end * heads.kv_width();
         tasks.push(Task {
+            heads,
             q: &qs[rows.start * width..rows.end * width],
             k: &ks[keys.clone()],
             v: &vs[keys],
@@ -55,7 +59,7 @@ fn forward_as<T: Factor>(
             lse: Some(take(&mut lse_rest, rows.len() * n_heads)),
         });
     }
-    run(tasks, heads);
+    run(tasks);
     let saved = Saved { lse: Tensor::from_vec(lse, (tokens, n_heads), q.device())? };
     Ok(Some((element::tensor(o, q.shape())?, saved)))
 }
@@ -89,6 +93,7 @@ fn cached_as<T: Factor>(q: &Tensor, sequences: &[CachedSequence], heads: &Heads)
             for part in 0..split {
                 let kv_heads = if split > 1 { part..part + 1 } else { 0..heads.n_kv_heads };
                 tasks.push(Task {
+                    heads,
                     q,
                     k: &k[used.clone()],
                     v: &v[used.clone()],
@@ -100,18 +105,22 @@ fn cached_as<T: Factor>(q: &Tensor, sequences: &[CachedSequence], heads: &Heads)
             }
         }
     }
-    run(tasks, heads);
+    run(tasks);
     Ok(Some(element::tensor(o, q.shape())?))
 }
+
+/// Queries of a task at most.
+const QUERIES: usize = 64;
 
 /// Enough tasks to share the work evenly, in blocks large enough for the products to be fast.
 fn rows_per_task(tokens: usize) -> usize {
     let even = tokens.div_ceil(8 * rayon::current_num_threads());
-    even.next_multiple_of(16).clamp(16, TILE)
+    even.next_multiple_of(16).clamp(16, QUERIES)
 }
 
 /// Some consecutive queries of one sequence.
 struct Task<'a, T> {
+    heads: &'a Heads,
     /// Whole rows.
     q: &'a [T],
     /// The sequence's keys up to that of the last query, whole rows.
@@ -126,117 +135,154 @@ struct Task<'a, T> {
     lse: Option<&'a mut [f32]>,
 }
 
-fn run<T: Factor>(tasks: Vec<Task<T>>, heads: &Heads) {
-    tasks.into_par_iter().with_max_len(1).for_each(|task| task.run(heads));
+fn run<T: Factor>(tasks: Vec<Task<T>>) {
+    tasks.into_par_iter().with_max_len(1).for_each(|task| T::with_kernel(task));
 }
 
-impl<T: Factor> Task<'_, T> {
-    fn run(mut self, heads: &Heads) {
-        let _ready = T::hold();
+impl<T: Factor> WithKernel<T> for Task<'_, T> {
+    type Output = ();
+
+    fn run<K: Kernel>(self, kernel: K)
+    where
+        T: Operand<K::Number>,
+    {
+        let _ready = kernel.hold();
+        let Self { heads, q, k, v, first, kv_heads, o, mut lse } = self;
         let (d, width, group) = (heads.head_dim, heads.q_width(), heads.group());
-        let rows = self.q.len() / width;
-        let most = rows.max(group);
-        let mut room = Room { scores: vec![[0.; TILE]; most], p: vec![T::of(0.); most * TILE] };
-        scratch::with(most * d, |o: &mut [f32]| {
-            for kv_head in self.kv_heads.clone() {
-                if rows == 1 {
-                    // The heads of one row that share keys are the rows of a matrix, and see the same keys.
-                    let q = View { data: &self.q[kv_head * group * d..], rows: group, cols: d, stride: d };
-                    let queries = Queries { q, first: self.first, step: 0, kv_head };
-                    let lse = queries.attend(self.k, self.v, heads, &mut room, &mut o[..group * d]);
-                    let at = (kv_head - self.kv_heads.start) * group * d;
-                    self.o[at..at + group * d].iter_mut().zip(&*o).for_each(|(to, o)| *to = T::of(*o));
-                    if let Some(all) = &mut self.lse {
-                        all[kv_head * group..][..group].copy_from_slice(&lse[..group]);
+        let count = q.len() / width * group;
+        // The heads of a row that share keys lie side by side: in `q`, and in `o` if it has all of them.
+        let (group_width, o_width, first_head) = (group * d, kv_heads.len() * group * d, kv_heads.start);
+        scratch::with(count * d, |queries: &mut [T]| {
+            scratch::with(count * d.next_multiple_of(WIDTH), |sums: &mut [f32]| {
+                for kv_head in kv_heads {
+                    for (to, row) in queries.chunks_exact_mut(group_width).zip(q.chunks_exact(width)) {
+                        to.copy_from_slice(&row[kv_head * group_width..][..group_width]);
                     }
-                    continue;
-                }
-                for h in kv_head * group..(kv_head + 1) * group {
-                    let q = head(self.q, width, 0..rows, h, d);
-                    let queries = Queries { q, first: self.first, step: 1, kv_head };
-                    let lse = queries.attend(self.k, self.v, heads, &mut room, &mut o[..rows * d]);
-                    for (to, o) in self.o.chunks_exact_mut(width).zip(o.chunks_exact(d)) {
-                        to[h * d..(h + 1) * d].iter_mut().zip(o).for_each(|(to, o)| *to = T::of(*o));
+                    let rows = [Rows { data: &*queries, stride: d, k: d }];
+                    let block = T::with_rows(&rows, count, K::DEPTH, Threads::One, |rows| {
+                        Queries { kernel, q: queries, rows: rows[0], count, first, kv_head, heads }.attend(k, v, sums)
+                    });
+                    let at = (kv_head - first_head) * group_width;
+                    let heads_o =
+                        o.chunks_exact_mut(o_width).flat_map(|row| row[at..][..group_width].chunks_exact_mut(d));
+                    for (to, sums) in heads_o.zip(sums.chunks_exact(d.next_multiple_of(WIDTH))) {
+                        T::put(&sums[..d], to);
                     }
-                    if let Some(all) = &mut self.lse {
-                        all.chunks_exact_mut(heads.n_heads).zip(lse).for_each(|(row, lse)| row[h] = lse);
+                    if let Some(lse) = &mut lse {
+                        for (to, block) in lse.chunks_exact_mut(heads.n_heads).zip(block.chunks_exact(group)) {
+                            to[kv_head * group..][..group].copy_from_slice(block);
+                        }
                     }
                 }
-            }
+            });
         });
     }
 }
 
-/// A task's memory.
-struct Room<T> {
-    scores: Vec<[f32; TILE]>,
-    /// The exponentials of the scores, `TILE` to a row.
-    p: Vec<T>,
-}
-
-/// Queries that attend to one key head.
-struct Queries<'a, T> {
-    q: View<'a, T>,
-    /// The position of the first query.
+/// Queries that attend to one key head: those of its group's first row, then those of the next.
+struct Queries<'a, T, K: Kernel> {
+    kernel: K,
+    /// `[count, d]`
+    q: &'a [T],
+    /// The same as the kernel wants it.
+    rows: Rows<'a, K::Number>,
+    count: usize,
+    /// The position of the first.
     first: usize,
-    /// From one query's position to the next: 0 or 1.
-    step: usize,
     kv_head: usize,
+    heads: &'a Heads,
 }
 
-impl<T: Factor> Queries<'_, T> {
-    /// Writes the output `[rows, d]` to `o` and returns the log-sum-exp of each query.
-    fn attend(&self, k: &[T], v: &[T], heads: &Heads, room: &mut Room<T>, o: &mut [f32]) -> Vec<f32> {
-        let (d, kv_width, rows) = (heads.head_dim, heads.kv_width(), self.q.rows);
-        let (scores, p) = (&mut room.scores[..rows], &mut room.p[..rows * TILE]);
-        let (mut maxima, mut sums) = (vec![f32::NEG_INFINITY; rows], vec![0f32; rows]);
-        let end = self.first + self.step * (rows - 1) + 1;
-        o.fill(0.);
-        for start in (0..end).step_by(TILE) {
-            let keys = start..(start + TILE).min(end);
-            let n = keys.len();
-            let k = head(k, kv_width, keys.clone(), self.kv_head, d);
-            let tile = scores.as_flattened_mut();
-            multiply(heads.scale() as f32, self.q, k.transposed(), tile, TILE, Old::Overwrite);
-            vectorized(
-                #[inline(always)]
-                || {
-                    let each = scores.iter_mut().zip(p.chunks_exact_mut(TILE)).zip(o.chunks_exact_mut(d));
-                    for (i, ((row, p), o)) in each.enumerate() {
-                        let visible = (self.first + self.step * i + 1).saturating_sub(start).min(n);
-                        accumulate(row, visible, &mut maxima[i], &mut sums[i], o);
-                        p.iter_mut().zip(&*row).for_each(|(p, e)| *p = T::of(*e));
+impl<T: Factor + Operand<K::Number>, K: Kernel> Queries<'_, T, K> {
+    /// Writes the output, `count` rows of d and up to whole panels, to `o` and returns the log-sum-exp of each query.
+    fn attend(&self, k: &[T], v: &[T], o: &mut [f32]) -> Vec<f32> {
+        let (count, group, d, kv_width) = (self.count, self.heads.group(), self.heads.head_dim, self.heads.kv_width());
+        let mut state = State { maxima: vec![f32::NEG_INFINITY; count], sums: vec![0f32; count] };
+        let end = self.first + (count - 1) / group + 1;
+        let o_width = d.next_multiple_of(WIDTH);
+        scratch::with(count * BLOCK, |scores: &mut [f32]| {
+            scratch::with(count * BLOCK, |p: &mut [K::Number]| {
+                for start in (0..end).step_by(BLOCK) {
+                    let keys = start..(start + BLOCK).min(end);
+                    let n = keys.len();
+                    self.scores(head(k, kv_width, keys.clone(), self.kv_head, d), scores);
+                    let visible = |i: usize| (self.first + i / group + 1).saturating_sub(start).min(n);
+                    let scale = self.heads.scale() as f32;
+                    let depth = n.next_multiple_of(K::DEPTH);
+                    vectorized(
+                        #[inline(always)]
+                        || {
+                            let each = scores.chunks_exact_mut(BLOCK).zip(o.chunks_exact_mut(o_width)).enumerate();
+                            for (i, (row, o)) in each {
+                                let factor = state.exponentials(i, scale, &mut row[..visible(i)]);
+                                row[visible(i)..depth].fill(0.);
+                                if start > 0 && factor != 1. {
+                                    o.iter_mut().for_each(|o| *o *= factor);
+                                }
+                            }
+                        },
+                    );
+                    for (p, row) in p.chunks_exact_mut(BLOCK).zip(scores.chunks_exact(BLOCK)) {
+                        K::Number::put(&row[..depth], &mut p[..depth]);
                     }
-                },
-            );
-            let p = View { data: p, rows, cols: n, stride: TILE };
-            let v = head(v, kv_width, keys, self.kv_head, d);
-            multiply(1., p, v.plain(), o, d, Old::Add);
+                    let v = head(v, kv_width, keys, self.kv_head, d).plain();
+                    scratch::with(v.packed_len::<K>(), |room: &mut [K::Number]| {
+                        let old = if start > 0 { Old::Add } else { Old::Overwrite };
+                        let p = Rows { data: p, stride: BLOCK, k: depth };
+                        let out = Out { values: o, stride: o_width };
+                        v.pack(self.kernel, room).multiply(self.kernel, &p, count, 0, 0..d, out, old);
+                    });
+                }
+            });
+        });
+        vectorized(
+            #[inline(always)]
+            || {
+                for (o, sum) in o.chunks_exact_mut(o_width).zip(&state.sums) {
+                    let factor = 1. / sum;
+                    o.iter_mut().for_each(|o| *o *= factor);
+                }
+            },
+        );
+        state.maxima.iter().zip(state.sums).map(|(max, sum)| max + sum.ln()).collect()
+    }
+
+    /// `q·kᵀ`, unscaled, in rows of BLOCK.
+    fn scores(&self, k: View<T>, scores: &mut [f32]) {
+        let (d, n) = (k.cols, k.rows);
+        let k = k.transposed();
+        if self.count <= FEW_ROWS {
+            let term = Term { a: self.q, stride: d, b: k };
+            let into = Into::F32(scores);
+            return product_strided([self.count, n, BLOCK], 1., &[term], into, Old::Overwrite, Threads::One);
         }
-        for (o, sum) in o.chunks_exact_mut(d).zip(&sums) {
-            o.iter_mut().for_each(|o| *o /= sum);
-        }
-        maxima.iter().zip(sums).map(|(max, sum)| max + sum.ln()).collect()
+        scratch::with(k.packed_len::<K>(), |room: &mut [K::Number]| {
+            let out = Out { values: scores, stride: BLOCK };
+            k.pack(self.kernel, room).multiply(self.kernel, &self.rows, self.count, 0, 0..n, out, Old::Overwrite);
+        });
     }
 }
 
-/// Turns a row's first `visible` scores into exponentials and the others into 0; what was summed up under the old
-/// maximum is scaled to the new.
-#[inline(always)]
-fn accumulate(row: &mut [f32; TILE], visible: usize, row_max: &mut f32, row_sum: &mut f32, o: &mut [f32]) {
-    row[visible..].fill(f32::NEG_INFINITY);
-    let here = max(row);
-    let old = *row_max;
-    let new = if here > old { here } else { old };
-    for s in row.iter_mut() {
-        *s = exp(*s - new);
-    }
-    let factor = if here > old { exp(old - new) } else { 1.0 };
-    *row_max = new;
-    *row_sum = *row_sum * factor + sum(row);
-    if factor != 1.0 {
-        for o in o {
-            *o *= factor;
+/// What a query knows of the keys so far.
+struct State {
+    /// The greatest of its scaled scores.
+    maxima: Vec<f32>,
+    /// The sum of `exp(score - maximum)`.
+    sums: Vec<f32>,
+}
+
+impl State {
+    /// Turns query `i`'s next scores into exponentials, and returns what was summed up under the old maximum is multiplied by.
+    #[inline(always)]
+    fn exponentials(&mut self, i: usize, scale: f32, row: &mut [f32]) -> f32 {
+        let (old, here) = (self.maxima[i], max(row) * scale);
+        let new = if here > old { here } else { old };
+        for s in row.iter_mut() {
+            *s = exp_in_range(s.mul_add(scale, -new));
         }
+        let factor = if here > old { exp_in_range(old - new) } else { 1.0 };
+        self.maxima[i] = new;
+        self.sums[i] = self.sums[i] * factor + sum(row);
+        factor
     }
 }

@@ -9,6 +9,7 @@
 
 use super::avx512bf16::Avx512Bf16;
 use super::kernel::{Kernel, Rows, TileRow, WIDTH, panel_len};
+use super::result::Old;
 use super::source::Source;
 use half::bf16;
 use std::arch::asm;
@@ -40,6 +41,12 @@ pub(crate) trait Tiles {
     /// # Safety
     /// The numbers exist.
     unsafe fn load<const T: usize>(&mut self, from: *const bf16, stride: usize);
+
+    /// Loads register T: 16 rows of 16 sums, which start `stride` numbers apart.
+    ///
+    /// # Safety
+    /// The numbers exist.
+    unsafe fn load_sums<const T: usize>(&mut self, from: *const f32, stride: usize);
 
     /// Adds to register C the products of registers A and B: `c[i][j] += Σ a[i][l]·b[l / 2][2j + l % 2]`.
     fn multiply<const C: usize, const A: usize, const B: usize>(&mut self);
@@ -139,6 +146,14 @@ impl Tiles for Hardware {
         }
     }
 
+    /// # Safety
+    /// As the trait's.
+    #[inline(always)]
+    unsafe fn load_sums<const T: usize>(&mut self, from: *const f32, stride: usize) {
+        // SAFETY: as for `load`: two numbers of bf16 take the bytes of one sum.
+        unsafe { self.load::<T>(from.cast(), 2 * stride) };
+    }
+
     #[inline(always)]
     fn multiply<const C: usize, const A: usize, const B: usize>(&mut self) {
         // SAFETY: as for `zero`.
@@ -230,10 +245,35 @@ impl<U: Tiles> Kernel for Amx<U> {
         schedule.store(out);
     }
 
-    fn narrow(self, sums: &[TileRow], scale: f32, out: &mut [[bf16; WIDTH]]) {
-        if let Some(kernel) = Avx512Bf16::new() {
-            kernel.narrow(sums, scale, out);
+    fn tile_into(self, rows: usize, a: &Rows<bf16>, panel: &[bf16], out: &mut [f32], stride: usize, old: Old) {
+        let last = (rows - 1) * stride;
+        assert!(rows <= Self::HEIGHT && a.hold(rows) && out.len() >= last + WIDTH, "rows outside their matrix");
+        assert!(a.k.is_multiple_of(STEP) && panel.len() >= a.k * WIDTH, "a panel is too short, or a part of a step");
+        if !rows.is_multiple_of(ROWS) {
+            let mut tile = [[0.; WIDTH]; 2 * ROWS];
+            self.tile([rows, WIDTH], &[*a], panel, &mut tile);
+            for (i, sums) in tile[..rows].iter().enumerate() {
+                let out = &mut out[i * stride..][..WIDTH];
+                let keep = if old == Old::Add { 1. } else { 0. };
+                out.iter_mut().zip(sums).for_each(|(out, sum)| *out = keep * *out + sum);
+            }
+            return;
         }
+        let mut tiles = U::start();
+        let mut schedule = Schedule { tiles: &mut tiles, two_down: rows > ROWS, two_across: true };
+        if old == Old::Add {
+            // SAFETY: `rows`, 16 or 32 as the schedule knows, lie in `out`, by the assertion above.
+            unsafe { schedule.load_sums(out.as_ptr(), stride) };
+        } else {
+            schedule.zero();
+        }
+        for (first, panel) in (0..a.k).step_by(STEP).zip(panel.chunks_exact(STEP * WIDTH)) {
+            // SAFETY: row `i` of `a` exists for each i below `rows`, and has elements `first` to `first + 31`, because `k` is
+            // whole steps.
+            unsafe { schedule.step(a.data.as_ptr().add(first), a.stride, panel) };
+        }
+        // SAFETY: as for `load_sums`; `out` is held mutably.
+        unsafe { schedule.store_sums(out.as_mut_ptr(), stride) };
     }
 
     fn pack_rows(self, w: &Source<bf16>, row: usize, panel: &mut [bf16]) -> bool {
@@ -310,14 +350,39 @@ impl<U: Tiles> Schedule<'_, U> {
     }
 
     fn store(&self, out: &mut [TileRow]) {
-        let (upper, lower) = out[..2 * ROWS].split_at_mut(ROWS);
-        let (upper, lower) = (upper.as_flattened_mut().as_mut_ptr(), lower.as_flattened_mut().as_mut_ptr());
-        // SAFETY: both halves are 16 rows of 32 numbers, of which a register has the first or the second 16.
+        // SAFETY: 32 rows of 32 numbers, of which the schedule writes the first 16 or all.
+        unsafe { self.store_sums(out[..2 * ROWS].as_flattened_mut().as_mut_ptr(), WIDTH) };
+    }
+
+    /// The sums become the numbers at `from`.
+    ///
+    /// # Safety
+    /// There are as many rows as `two_down` says, of 32 numbers, from `from` on, `stride` apart.
+    unsafe fn load_sums(&mut self, from: *const f32, stride: usize) {
+        // SAFETY: promised by the caller; a register has the first or the second 16 of 16 rows.
         unsafe {
-            self.tiles.store::<0>(upper, WIDTH);
-            self.tiles.store::<1>(upper.add(ROWS), WIDTH);
-            self.tiles.store::<2>(lower, WIDTH);
-            self.tiles.store::<3>(lower.add(ROWS), WIDTH);
+            self.tiles.load_sums::<0>(from, stride);
+            self.tiles.load_sums::<1>(from.add(ROWS), stride);
+            if self.two_down {
+                self.tiles.load_sums::<2>(from.add(ROWS * stride), stride);
+                self.tiles.load_sums::<3>(from.add(ROWS * stride + ROWS), stride);
+            }
+        }
+    }
+
+    /// Writes the sums.
+    ///
+    /// # Safety
+    /// As for [`Self::load_sums`], and nobody else has the numbers.
+    unsafe fn store_sums(&self, to: *mut f32, stride: usize) {
+        // SAFETY: as there.
+        unsafe {
+            self.tiles.store::<0>(to, stride);
+            self.tiles.store::<1>(to.add(ROWS), stride);
+            if self.two_down {
+                self.tiles.store::<2>(to.add(ROWS * stride), stride);
+                self.tiles.store::<3>(to.add(ROWS * stride + ROWS), stride);
+            }
         }
     }
 }
@@ -348,6 +413,17 @@ impl Tiles for Emulated {
                 let [low, high] = [0, 1].map(|half| unsafe { from.add(i * stride + 2 * j + half).read() });
                 *word = u32::from(low.to_bits()) | u32::from(high.to_bits()) << 16;
             }
+        }
+    }
+
+    /// # Safety
+    /// As the trait's.
+    unsafe fn load_sums<const T: usize>(&mut self, from: *const f32, stride: usize) {
+        for (i, row) in self.rows[T].iter_mut().enumerate() {
+            // SAFETY: the caller promises that the numbers exist.
+            row.iter_mut()
+                .enumerate()
+                .for_each(|(j, word)| *word = unsafe { from.add(i * stride + j).read() }.to_bits());
         }
     }
 

@@ -54,11 +54,6 @@ impl Kernel for Avx512Bf16 {
     }
 
     /// Numbers too small for f32's normal form become zero.
-    fn narrow(self, sums: &[TileRow], scale: f32, out: &mut [[bf16; WIDTH]]) {
-        // SAFETY: `self` proves that the processor has the instructions.
-        unsafe { narrow(sums, scale, out) };
-    }
-
     fn pack_rows(self, w: &Source<bf16>, row: usize, panel: &mut [bf16]) -> bool {
         assert!(row + WIDTH <= w.rows && panel.len() >= panel_len::<Self>(w.cols), "a panel outside its matrix");
         if !w.cols.is_multiple_of(32) || !in_groups(w) {
@@ -165,23 +160,6 @@ unsafe fn tile<const R: usize, const N: usize>(terms: &[Rows<bf16>], panels: &[b
         for (out, sum) in out.as_chunks_mut::<16>().0.iter_mut().zip(sums) {
             // SAFETY: these are 16 floats.
             unsafe { _mm512_storeu_ps(out.as_mut_ptr(), sum) };
-        }
-    }
-}
-
-/// `scale * sums` in bf16.
-///
-/// # Safety
-/// The processor has the instructions.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-unsafe fn narrow(sums: &[TileRow], scale: f32, out: &mut [[bf16; WIDTH]]) {
-    let scale = _mm512_set1_ps(scale);
-    for (out, sums) in out.iter_mut().zip(sums) {
-        // SAFETY: a row is 32 floats, and becomes 32 numbers of 16 bits.
-        unsafe {
-            let low = _mm512_mul_ps(scale, _mm512_loadu_ps(sums.as_ptr()));
-            let high = _mm512_mul_ps(scale, _mm512_loadu_ps(sums.as_ptr().add(16)));
-            _mm512_storeu_si512(out.as_mut_ptr().cast(), as_words_512(_mm512_cvtne2ps_pbh(high, low)));
         }
     }
 }
@@ -401,11 +379,5 @@ fn as_bf16(words: __m512i) -> __m512bh {
 #[inline(always)]
 fn as_words(values: __m256bh) -> __m256i {
     // SAFETY: both are 256 bits, any of which are valid.
-    unsafe { std::mem::transmute(values) }
-}
-
-#[inline(always)]
-fn as_words_512(values: __m512bh) -> __m512i {
-    // SAFETY: both are 512 bits, any of which are valid.
     unsafe { std::mem::transmute(values) }
 }

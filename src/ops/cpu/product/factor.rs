@@ -16,77 +16,71 @@ use half::bf16;
 
 /// A type of matrices that can be multiplied.
 pub(crate) trait Factor: Element {
-    /// A matrix of this type as a product's destination.
-    fn into(values: &mut [Self]) -> Into<'_>;
+    /// A result that is rounded to this type.
+    fn into(out: &mut [Self]) -> Into<'_>;
 
-    /// Computes a product with the best kernel that this process may use.
-    fn multiply(job: Job<Self>);
-
-    /// Makes the calling thread ready for products of this type until the result is dropped: worth it around many small
-    /// ones.
-    fn hold() -> Hold;
+    /// Runs `work` with the best kernel that this process may use.
+    fn with_kernel<W: WithKernel<Self>>(work: W) -> W::Output;
 }
 
-/// See [`Factor::hold`].
-pub(crate) struct Hold {
-    #[cfg(target_arch = "x86_64")]
-    _amx: Option<Hardware>,
+/// Work that a kernel is chosen for.
+pub(crate) trait WithKernel<T> {
+    /// What comes of it.
+    type Output;
+
+    /// Does it.
+    fn run<K: Kernel>(self, kernel: K) -> Self::Output
+    where
+        T: Operand<K::Number>;
 }
 
 impl Factor for f32 {
-    fn into(values: &mut [f32]) -> Into<'_> {
-        Into::F32(values)
+    fn into(out: &mut [f32]) -> Into<'_> {
+        Into::F32(out)
     }
 
-    fn multiply(job: Job<f32>) {
-        in_f32(job);
-    }
-
-    fn hold() -> Hold {
-        Hold {
-            #[cfg(target_arch = "x86_64")]
-            _amx: None,
-        }
+    fn with_kernel<W: WithKernel<f32>>(work: W) -> W::Output {
+        in_f32(work)
     }
 }
 
 impl Factor for bf16 {
-    fn into(values: &mut [bf16]) -> Into<'_> {
-        Into::Bf16(values)
+    fn into(out: &mut [bf16]) -> Into<'_> {
+        Into::Bf16(out)
     }
 
-    fn multiply(job: Job<bf16>) {
+    fn with_kernel<W: WithKernel<bf16>>(work: W) -> W::Output {
         #[cfg(target_arch = "x86_64")]
         {
-            if let Some(kernel) = amx() {
-                return job.run(kernel);
+            if Isa::in_use() >= Isa::Amx
+                && let Some(kernel) = Amx::<Hardware>::new()
+            {
+                return work.run(kernel);
             }
             if Isa::in_use() >= Isa::Avx512Bf16
                 && let Some(kernel) = Avx512Bf16::new()
             {
-                return job.run(kernel);
+                return work.run(kernel);
             }
         }
-        in_f32(job);
-    }
-
-    fn hold() -> Hold {
-        Hold {
-            #[cfg(target_arch = "x86_64")]
-            _amx: amx().map(Kernel::hold),
-        }
+        in_f32(work)
     }
 }
 
-/// The kernel for AMX, where this process may use it.
-#[cfg(target_arch = "x86_64")]
-fn amx() -> Option<Amx<Hardware>> {
-    (Isa::in_use() >= Isa::Amx).then(Amx::new)?
-}
-
-fn in_f32<T: Factor + Operand<f32>>(job: Job<T>) {
+fn in_f32<T: Operand<f32>, W: WithKernel<T>>(work: W) -> W::Output {
     match Lanes::new(arch()) {
-        Some(kernel) => job.run(kernel),
-        None => job.run(Scalar::<f32, 1>::default()),
+        Some(kernel) => work.run(kernel),
+        None => work.run(Scalar::<f32, 1>::default()),
+    }
+}
+
+impl<T: Factor> WithKernel<T> for Job<'_, T> {
+    type Output = ();
+
+    fn run<K: Kernel>(self, kernel: K)
+    where
+        T: Operand<K::Number>,
+    {
+        Job::run(self, kernel);
     }
 }

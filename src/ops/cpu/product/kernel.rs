@@ -1,9 +1,10 @@
 //! What an instruction set has to do for a product: one file fills in one [`Kernel`].
 
+use super::MOST_ROWS;
+use super::result::{Old, put};
 use super::source::Source;
 use crate::ops::cpu::element::Element;
 use crate::ops::cpu::simd::vectorized;
-use half::bf16;
 use std::ops::Range;
 
 /// Columns of a panel.
@@ -72,13 +73,24 @@ pub(crate) trait Kernel: Copy + Send + Sync {
     /// steps of [`Self::DEPTH`].
     fn tile(self, size: [usize; 2], terms: &[Rows<Self::Number>], panels: &[Self::Number], out: &mut [TileRow]);
 
-    /// Writes `scale * sums`, rounded to nearest, ties to even.
-    fn narrow(self, sums: &[TileRow], scale: f32, out: &mut [[bf16; WIDTH]]) {
+    /// `rows` rows of 32 numbers in `out`, which start `stride` apart, become `a·panel`, or that is added to them. Panics
+    /// like [`Self::tile`], or if `out` is too short.
+    fn tile_into(
+        self,
+        rows: usize,
+        a: &Rows<Self::Number>,
+        panel: &[Self::Number],
+        out: &mut [f32],
+        stride: usize,
+        old: Old,
+    ) {
+        let mut tile = [[0.; WIDTH]; MOST_ROWS];
+        self.tile([rows, WIDTH], &[*a], panel, &mut tile[..Self::HEIGHT]);
         vectorized(
             #[inline(always)]
             || {
-                for (out, sums) in out.iter_mut().zip(sums) {
-                    out.iter_mut().zip(sums).for_each(|(out, sum)| *out = bf16::of(scale * sum));
+                for (i, sums) in tile[..rows].iter().enumerate() {
+                    put(&mut out[i * stride..][..WIDTH], sums, 1., old);
                 }
             },
         );

@@ -15,15 +15,19 @@ mod factor;
 mod kernel;
 mod lanes;
 mod operand;
+mod panels;
 mod result;
 mod scalar;
 mod source;
 
+use crate::ops::cpu::element::Element;
 use crate::ops::cpu::scratch;
 use crate::ops::dropout::Dropout;
-pub(crate) use factor::Factor;
-use kernel::{Kernel, Rows, TileRow, WIDTH, panel_len};
-use operand::Operand;
+pub(crate) use factor::{Factor, WithKernel};
+pub(crate) use kernel::{Kernel, Rows, WIDTH};
+use kernel::{TileRow, panel_len};
+pub(crate) use operand::Operand;
+pub(crate) use panels::{Out, Panels};
 use result::Block;
 pub(crate) use result::{Into, Old, Threads};
 pub(crate) use source::{Source, Values};
@@ -34,7 +38,7 @@ const MOST_TERMS: usize = 2;
 /// Rows of the tallest kernel's tiles.
 const MOST_ROWS: usize = 32;
 /// Up to this many rows of the left factor, the right one is not packed.
-const FEW_ROWS: usize = 4;
+pub(crate) const FEW_ROWS: usize = 4;
 
 /// `a·b`, one part of a product.
 #[derive(Clone, Copy)]
@@ -71,7 +75,7 @@ impl<'a, T: Factor> Term<'a, T> {
     }
 }
 
-impl<T: Factor> Right<'_, T> {
+impl<T: Element> Right<'_, T> {
     /// k and n.
     pub(crate) fn shape(&self) -> (usize, usize) {
         match self {
@@ -102,7 +106,7 @@ pub(crate) fn product<T: Factor>(
 pub(crate) fn product_masked<T: Factor>(m: usize, n: usize, terms: [Term<T>; 2], mask: Dropout, into: Into) {
     let [term, masked] = terms;
     let (scale, old, threads) = (1., Old::Overwrite, Threads::Pool);
-    T::multiply(Job { shape: [m, n, n], terms: &[term], masked: Some((masked, mask)), scale, into, old, threads });
+    T::with_kernel(Job { shape: [m, n, n], terms: &[term], masked: Some((masked, mask)), scale, into, old, threads });
 }
 
 /// [`product`] into a matrix `[m, n]` whose rows start `stride` apart, for `[m, n, stride]`.
@@ -114,7 +118,7 @@ pub(crate) fn product_strided<T: Factor>(
     old: Old,
     threads: Threads,
 ) {
-    T::multiply(Job { shape, terms, masked: None, scale, into, old, threads });
+    T::with_kernel(Job { shape, terms, masked: None, scale, into, old, threads });
 }
 
 /// A product to compute.
@@ -198,10 +202,7 @@ impl<T: Operand<K::Number> + Factor, K: Kernel> Sum<'_, T, K::Number, K> {
             for column in columns.step_by(WIDTH) {
                 for term in self.terms {
                     let (panel, later) = rest.split_at_mut(panel_len::<K>(term.b.shape().0));
-                    match &term.b {
-                        Right::Plain(w) => w.pack_columns(self.kernel, column, panel),
-                        Right::Transposed(w) => w.pack_rows(self.kernel, column, panel),
-                    }
+                    term.b.pack_panel(self.kernel, column, panel);
                     rest = later;
                 }
             }
@@ -232,8 +233,7 @@ impl<T: Operand<K::Number> + Factor, K: Kernel> Task<'_, T, K::Number, K> {
         let room = [[0.; WIDTH]; MOST_ROWS];
         let (mut tile, mut masked_tile) = (room, self.mask.map(|mask| (mask, room)));
         let tile = &mut tile[..K::HEIGHT];
-        let kernel = self.plain.kernel;
-        let _ready = kernel.hold();
+        let _ready = self.plain.kernel.hold();
         self.plain.pack(block.columns(), |panels| {
             self.masked.pack(block.columns(), |masked_panels| {
                 for start in block.rows().step_by(K::HEIGHT) {
@@ -247,7 +247,7 @@ impl<T: Operand<K::Number> + Factor, K: Kernel> Task<'_, T, K::Number, K> {
                             self.masked.tile(size, start, &masked_panels[i * self.masked.depth()..], masked_tile);
                             block.add_masked(masked_tile, rows.clone(), column, mask, tile);
                         }
-                        block.store(kernel, tile, [rows.clone(), columns], self.scale, self.old);
+                        block.store(tile, [rows.clone(), columns], self.scale, self.old);
                     }
                 }
             });
@@ -271,7 +271,7 @@ impl<T: Operand<K::Number> + Factor, K: Kernel> FewRows<'_, T, K> {
             let (Right::Plain(w) | Right::Transposed(w)) = &term.b;
             w.add_dots(self.kernel, &term.rows().from(rows.start), columns.clone(), &mut tile[..rows.len()]);
         }
-        block.store(self.kernel, &tile, [rows, columns], self.scale, self.old);
+        block.store(&tile, [rows, columns], self.scale, self.old);
     }
 }
 

@@ -1,7 +1,7 @@
 //! The result of a product, written by several threads at once.
 
 use super::MOST_ROWS;
-use super::kernel::{Kernel, TileRow, WIDTH};
+use super::kernel::{TileRow, WIDTH};
 use crate::ops::cpu::element::Element;
 use crate::ops::cpu::simd::vectorized;
 use crate::ops::dropout::Dropout;
@@ -113,21 +113,14 @@ impl Block {
     }
 
     /// Writes `scale * tile` over, or adds it to, `rows` and `columns`, a panel's, of the block.
-    pub(super) fn store<K: Kernel>(
-        &mut self,
-        kernel: K,
-        tile: &[TileRow],
-        [rows, columns]: [Range<usize>; 2],
-        scale: f32,
-        old: Old,
-    ) {
+    pub(super) fn store(&mut self, tile: &[TileRow], [rows, columns]: [Range<usize>; 2], scale: f32, old: Old) {
         let inside = |of: &Range<usize>, part: &Range<usize>| of.start <= part.start && part.end <= of.end;
         assert!(inside(&self.rows, &rows) && rows.len() <= tile.len(), "not its rows");
         assert!(inside(&self.columns, &columns) && columns.len() <= WIDTH, "not its columns");
         let width = columns.len();
-        if let (Pointer::Bf16(to), Old::Overwrite) = (self.values, old) {
+        if let (Pointer::Bf16(to), Old::Overwrite, 1.) = (self.values, old, scale) {
             let mut narrow = [[bf16::ZERO; WIDTH]; MOST_ROWS];
-            kernel.narrow(&tile[..rows.len()], scale, &mut narrow);
+            bf16::put(tile[..rows.len()].as_flattened(), narrow[..rows.len()].as_flattened_mut());
             for (row, values) in rows.zip(&narrow) {
                 let at = row * self.stride + columns.start;
                 // SAFETY: these elements lie inside the slice and belong to this block alone; `for_each_block` holds the
@@ -164,8 +157,9 @@ impl Block {
     }
 }
 
+/// Writes `scale * sums` over, or adds it to, as many numbers; for use inside `vectorized`.
 #[inline(always)]
-fn put<T: Element>(to: &mut [T], sums: &TileRow, scale: f32, old: Old) {
+pub(super) fn put<T: Element>(to: &mut [T], sums: &TileRow, scale: f32, old: Old) {
     match <&mut [T; WIDTH]>::try_from(&mut *to) {
         // A length that the compiler knows makes whole vector instructions.
         Ok(to) => put_each(to, sums, scale, old),
