@@ -19,37 +19,78 @@ const LINE: usize = 64;
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Aligned;
 
-/// What the system is asked for; a function of `layout` alone, so that it is given back as it was taken.
-fn aligned(layout: Layout) -> Layout {
-    match layout.size() {
-        LARGE.. => layout.align_to(LINE).unwrap_or(layout),
-        _ => layout,
+/// What the system is asked for in place of `layout`, if memory of this size is aligned here: room to move its start to the
+/// next line, after a byte that says how far. (The system's own aligned blocks leave small gaps between them, which cost a
+/// fifth more memory over a training run.)
+fn roomy(layout: Layout) -> Option<Layout> {
+    let large = layout.size() >= LARGE && layout.align() < LINE;
+    large.then(|| Layout::from_size_align(layout.size() + LINE, layout.align()).ok()).flatten()
+}
+
+/// The first line after the start of memory `at` of a [`roomy`] layout, or null for null.
+///
+/// # Safety
+/// `at` is null, or the memory of such a layout, which is the caller's to write.
+unsafe fn moved(at: *mut u8) -> *mut u8 {
+    if at.is_null() {
+        return at;
+    }
+    let offset = LINE - at.addr() % LINE;
+    // SAFETY: `offset` is 1 to 64, and there are 64 bytes more than were asked for.
+    unsafe {
+        let to = at.add(offset);
+        to.sub(1).write(offset as u8);
+        to
     }
 }
 
-// SAFETY: every request goes to the system's allocator, which keeps the contract, with a layout of the same size and at least
-// the same alignment; `dealloc` computes the same layout from the same argument. `realloc` and `alloc_zeroed` where the
-// alignment is raised are made of `alloc` and `dealloc`.
+/// What [`moved`] moved.
+///
+/// # Safety
+/// `at` is a result of it that is not null.
+unsafe fn back(at: *mut u8) -> *mut u8 {
+    // SAFETY: the byte before `at` says where the memory starts.
+    unsafe { at.sub(usize::from(at.sub(1).read())) }
+}
+
+// SAFETY: every request goes to the system's allocator, which keeps the contract, with the same layout or one that is 64
+// bytes larger, a function of the caller's layout alone; of these 64, the block that is given away leaves out those before it.
+// A block is aligned to a line, or as the system does it.
 unsafe impl GlobalAlloc for Aligned {
     /// # Safety
     /// As the trait's.
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the size is the caller's, who promises that it is not zero.
-        unsafe { System.alloc(aligned(layout)) }
+        unsafe {
+            match roomy(layout) {
+                Some(layout) => moved(System.alloc(layout)),
+                None => System.alloc(layout),
+            }
+        }
     }
 
     /// # Safety
     /// As the trait's.
     unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
         // SAFETY: `alloc` took `at` with this layout.
-        unsafe { System.dealloc(at, aligned(layout)) }
+        unsafe {
+            match roomy(layout) {
+                Some(layout) => System.dealloc(back(at), layout),
+                None => System.dealloc(at, layout),
+            }
+        }
     }
 
     /// # Safety
     /// As the trait's.
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         // SAFETY: as for `alloc`.
-        unsafe { System.alloc_zeroed(aligned(layout)) }
+        unsafe {
+            match roomy(layout) {
+                Some(layout) => moved(System.alloc_zeroed(layout)),
+                None => System.alloc_zeroed(layout),
+            }
+        }
     }
 
     /// # Safety
