@@ -94,6 +94,25 @@ impl Dropout {
         );
     }
 
+    /// The same for `width` columns from `first` on of a tensor of `cols` columns, for `[first, cols]`: `from` begins with the
+    /// first row's and has the others `cols` apart, `to` has no gaps.
+    pub(crate) fn zero_rows<T: Copy + Default>(
+        &self,
+        [first, cols]: [usize; 2],
+        from: &[T],
+        to: &mut [T],
+        width: usize,
+    ) {
+        vectorized(
+            #[inline(always)]
+            || {
+                for (i, to) in to.chunks_exact_mut(width).enumerate() {
+                    self.zero_inlined((i * cols + first) as u64, &from[i * cols..][..width], to);
+                }
+            },
+        );
+    }
+
     #[inline(always)]
     fn zero_inlined<T: Copy + Default>(&self, first: u64, from: &[T], to: &mut [T]) {
         let zero = T::default();
@@ -161,6 +180,17 @@ mod tests {
             for (i, &v) in got.iter().enumerate() {
                 assert_eq!(v == 1., dropout.kept(first + i as u64), "element {i} from {first}");
             }
+        }
+    }
+
+    #[test]
+    fn some_columns_are_masked_as_in_the_whole() {
+        let dropout = Dropout { p: 0.4, seed: 3 };
+        let (rows, cols, first, width) = (5, 203, 64, 128);
+        let mut got = vec![9f32; rows * width];
+        dropout.zero_rows([first, cols], &vec![1f32; rows * cols][first..], &mut got, width);
+        for (i, &v) in got.iter().enumerate() {
+            assert_eq!(v == 1., dropout.kept((i / width * cols + first + i % width) as u64), "element {i}");
         }
     }
 

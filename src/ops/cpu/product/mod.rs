@@ -85,6 +85,24 @@ impl<T: Element> Right<'_, T> {
     }
 }
 
+/// How many elements of a row products of this type take at a time: [`Kernel::DEPTH`] of the kernel that is chosen.
+pub(crate) fn depth<T: Factor>() -> usize {
+    struct Depth;
+
+    impl<T> WithKernel<T> for Depth {
+        type Output = usize;
+
+        fn run<K: Kernel>(self, _: K) -> usize
+        where
+            T: Operand<K::Number>,
+        {
+            K::DEPTH
+        }
+    }
+
+    T::with_kernel(Depth)
+}
+
 /// `into [m, n] = scale * Σ a·b` over the terms, plus what was there for [`Old::Add`].
 ///
 /// Panics if the factors do not fit together.
