@@ -214,7 +214,8 @@ impl<T: Factor> WithKernel<T> for Backward<'_, '_, T> {
         let scale = branch.scale * branch.keep_scale();
         let b = branch.b::<T>(out);
         let right = Right::Plain(Source::dense(&b, out, wide));
-        let finish = |sums: &[f32], ((g, h), (g_left, h_left)): ((&mut [T], &[f32]), (&mut [_], &mut [_]))| {
+        type Blocks<'o, T, N> = ((&'o mut [T], &'o [f32]), (&'o mut [N], &'o mut [N]));
+        let finish = |sums: &[f32], ((g, h), (g_left, h_left)): Blocks<T, K::Number>| {
             let rows = sums.chunks_exact(wide.next_multiple_of(WIDTH)).zip(h.chunks_exact(rank));
             for (j, ((sums, h), g)) in rows.zip(g.chunks_exact_mut(wide)).enumerate() {
                 for i in 0..rank {
