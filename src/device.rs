@@ -2,6 +2,9 @@
 
 mod isa;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
 use candle_core::Device;
 
 use crate::{Error, Result};
@@ -57,6 +60,67 @@ fn cuda() -> std::result::Result<Device, String> {
 /// all that it computes.
 pub fn on_pool<R: Send>(body: impl FnOnce() -> R + Send) -> R {
     rayon::scope(|_| body())
+}
+
+/// Runs `body`, which computes on `device`, and for the CPU keeps the other threads of the pool that it is called from awake
+/// meanwhile.
+///
+/// A step is some thousand parallel operations, many shorter than the time in which a sleeping thread wakes up, least of all
+/// in a virtual machine. Here they look for work without a pause until `body` returns; a program does this for work
+/// that wants the whole processor, not while it waits for something. Outside the pool, and with one thread, it only runs `body`.
+pub fn awake<R>(device: &Device, body: impl FnOnce() -> R) -> R {
+    let Some(here) = rayon::current_thread_index().filter(|_| device.is_cpu()) else { return body() };
+    let watch = Arc::new(Watch::default());
+    let _ends = EndOfWatch(watch.clone());
+    rayon::spawn_broadcast(move |context| {
+        if context.index() != here {
+            watch.keep();
+        }
+    });
+    body()
+}
+
+/// What the threads of [`awake`] share.
+#[derive(Default)]
+struct Watch {
+    done: AtomicBool,
+    watching: AtomicUsize,
+}
+
+impl Watch {
+    /// Looks for work until the watch ends.
+    ///
+    /// A job may take this up while it waits for a part of itself, and must not when the watch waits for that job. It does
+    /// not: a thread takes what is broadcast before work of others, so the jobs below it are older than the watch; and no watch
+    /// outlives its `body`, so it is in none.
+    fn keep(&self) {
+        self.watching.fetch_add(1, Ordering::SeqCst);
+        // Long enough for what a step does on one thread; then the processor is offered to other programs.
+        const PATIENCE: usize = 2000;
+        let mut idle = 0;
+        while !self.done.load(Ordering::SeqCst) {
+            match rayon::yield_now() {
+                Some(rayon::Yield::Executed) => idle = 0,
+                _ if idle < PATIENCE => {
+                    idle += 1;
+                    std::hint::spin_loop();
+                }
+                _ => std::thread::yield_now(),
+            }
+        }
+        self.watching.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+struct EndOfWatch(Arc<Watch>);
+
+impl Drop for EndOfWatch {
+    fn drop(&mut self) {
+        self.0.done.store(true, Ordering::SeqCst);
+        while self.0.watching.load(Ordering::SeqCst) > 0 {
+            std::hint::spin_loop();
+        }
+    }
 }
 
 /// A device in words, with the threads that a CPU computes on.
@@ -127,6 +191,23 @@ fn kilobytes(text: &str, key: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rayon::prelude::*;
+
+    /// Many short watches, each begun while threads may still be in the one before, with nested parallel work in each.
+    #[test]
+    fn work_is_done_whatever_the_other_threads_watch() {
+        for threads in [1, 2, 3, 5] {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| {
+                for round in 0..3000 {
+                    let inner = |i: u32| (0..20u32).into_par_iter().map(|j| i * j).sum::<u32>();
+                    let sum: u32 = awake(&Device::Cpu, || (0..6u32).into_par_iter().with_max_len(1).map(inner).sum());
+                    assert_eq!(sum, 15 * 190, "round {round} of {threads} threads");
+                }
+            });
+        }
+        assert_eq!(awake(&Device::Cpu, || 7), 7, "outside a pool");
+    }
 
     #[test]
     fn proc_files_are_read_by_key() {

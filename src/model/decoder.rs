@@ -179,7 +179,7 @@ impl Decoder {
     /// Returns the logits after each sequence's last new token, `[B, V]` f32.
     /// Errors: [`Error::Shape`] where a cache is full or a sequence brings no token; [`Error::Data`] for wrong ids.
     pub fn step(&self, caches: &mut [&mut SequenceCache], tokens: &[&[u32]]) -> Result<Tensor> {
-        device::on_pool(|| self.step_here(caches, tokens))
+        device::on_pool(|| device::awake(self.device(), || self.step_here(caches, tokens)))
     }
 
     fn step_here(&self, caches: &mut [&mut SequenceCache], tokens: &[&[u32]]) -> Result<Tensor> {

@@ -139,6 +139,11 @@ impl<'s> Run<'s> {
 
     /// One optimizer step; `None` if it was asked to stop before the step was made.
     fn optimize(&mut self, rows: &StepRows, observer: &dyn Observer) -> Result<Option<StepMetrics>> {
+        let device = self.session.decoder.device().clone();
+        device::awake(&device, || self.optimize_here(rows, observer))
+    }
+
+    fn optimize_here(&mut self, rows: &StepRows, observer: &dyn Observer) -> Result<Option<StepMetrics>> {
         let sft = &self.session.config.sft;
         let decoder = &self.session.decoder;
         let number = self.step + 1;
