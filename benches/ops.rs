@@ -177,7 +177,7 @@ fn roofline(path: &Path, rows: &[Row], peak: f64, memory: f64) -> std::result::R
         .margin(16)
         .x_label_area_size(44)
         .y_label_area_size(60)
-        .build_cartesian_2d((low..high).log_scale(), (20f64..1e3).log_scale())?;
+        .build_cartesian_2d((low..high).log_scale(), (20f64..(2e-9 * peak).max(1e3)).log_scale())?;
     chart
         .configure_mesh()
         .x_desc("FLOPs per byte of memory")

@@ -14,6 +14,8 @@ use std::ops::Range;
 
 /// Rows of a tile.
 const HEIGHT: usize = 12;
+/// Bytes of W that [`dots`] fetches ahead.
+const AHEAD: usize = 2048;
 /// Elements of two rows of a panel, which lie together.
 const PAIR: usize = 2 * WIDTH;
 
@@ -211,6 +213,16 @@ unsafe fn dots<const R: usize>(a: &Rows<bf16>, w: &Source<bf16>, row: usize) -> 
             Values::Blocks(blocks) => unsafe { look_up(blocks, table, start + column) },
         };
         while column + 64 <= end {
+            // Rows follow each other in memory, each read once: the next are fetched while this one is multiplied. A prefetch
+            // may point anywhere.
+            let ahead = match w.values {
+                Values::Dense(values) => values.as_ptr().wrapping_add(start + column).cast::<i8>().wrapping_add(AHEAD),
+                Values::Blocks(blocks) => blocks.packed().as_ptr().wrapping_add((start + column) / 2 + AHEAD).cast(),
+            };
+            _mm_prefetch::<_MM_HINT_T0>(ahead);
+            if matches!(w.values, Values::Dense(_)) {
+                _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(64));
+            }
             add(&mut even, column, right(column));
             add(&mut odd, column + 32, right(column + 32));
             column += 64;

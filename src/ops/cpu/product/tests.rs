@@ -101,7 +101,39 @@ fn check<K: Kernel, T: Factor + Operand<K::Number>>(kernel: K, kind: Kind, [m, n
     }
 }
 
+/// A part of a right factor that is packed once, in place and added, against f64; what lies beside the result stays.
+fn check_panels<K: Kernel>(kernel: K) {
+    for (m, n, k) in [(1, 7, 5), (16, 40, 96), (33, 64, 70), (48, 32, 64), (5, 96, 128)] {
+        let depth = k.next_multiple_of(K::DEPTH);
+        // Rows of a step each are left out before the part, if there are enough.
+        let first = if k > K::DEPTH { K::DEPTH } else { 0 };
+        let (a, w) = (rounded::<K::Number>(&values(m * depth, 1)), rounded::<K::Number>(&values(k * n, 2)));
+        let right = Right::Plain(Source::dense(&w, k, n));
+        let mut room = vec![K::Number::of(f32::NAN); right.packed_len::<K>()];
+        let panels = right.pack(kernel, &mut room);
+        let stride = n.next_multiple_of(WIDTH) + 3;
+        let before = values(m * stride, 3);
+        for old in [Old::Overwrite, Old::Add] {
+            let mut got = before.clone();
+            let rows = Rows { data: &a, stride: depth, k: depth - first };
+            panels.multiply(kernel, &rows, m, first, 0..n, Out { values: &mut got, stride }, old);
+            for (at, (got, before)) in got.iter().zip(&before).enumerate() {
+                let (i, j) = (at / stride, at % stride);
+                if j >= n {
+                    assert!(j < stride - 3 || got == before, "{m}x{n}x{k} {old:?}: beside the result, ({i}, {j})");
+                    continue;
+                }
+                let products = (first..k).map(|l| a[i * depth + l - first].get() as f64 * w[l * n + j].get() as f64);
+                let want = products.sum::<f64>() + if old == Old::Add { f64::from(*before) } else { 0. };
+                let bound = f32::EPSILON as f64 * (k as f64 + 8.);
+                assert!((*got as f64 - want).abs() <= bound, "{m}x{n}x{k} {old:?} ({i}, {j}): {got}, want {want}");
+            }
+        }
+    }
+}
+
 fn check_all<K: Kernel, T: Factor + Operand<K::Number>>(kernel: K) {
+    check_panels(kernel);
     let kinds = [Kind::Dense, Kind::Nf4(64, true), Kind::Nf4(64, false), Kind::Nf4(128, false)];
     // One token, widths of a vocabulary of 7, lengths that are no multiple of a block or a vector.
     let shapes = [
