@@ -4,6 +4,7 @@ mod isa;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use candle_core::Device;
 
@@ -71,12 +72,13 @@ pub fn on_pool<R: Send>(body: impl FnOnce() -> R + Send) -> R {
 pub fn awake<R>(device: &Device, body: impl FnOnce() -> R) -> R {
     let Some(here) = rayon::current_thread_index().filter(|_| device.is_cpu()) else { return body() };
     let watch = Arc::new(Watch::default());
-    let _ends = EndOfWatch(watch.clone());
+    let ends = EndOfWatch(watch.clone());
     rayon::spawn_broadcast(move |context| {
         if context.index() != here {
             watch.keep();
         }
     });
+    ends.0.begin(rayon::current_num_threads() - 1);
     body()
 }
 
@@ -88,11 +90,22 @@ struct Watch {
 }
 
 impl Watch {
-    /// Looks for work until the watch ends.
+    /// Waits until the `others` keep the watch, or ends it if they do not come soon, because they have work of somebody else's.
     ///
-    /// A job may take this up while it waits for a part of itself, and must not when the watch waits for that job. It does
-    /// not: a thread takes what is broadcast before work of others, so the jobs below it are older than the watch; and no watch
-    /// outlives its `body`, so it is in none.
+    /// A job may take the watch up while it waits for a part of itself, and must not be one that the watch waits for. So no
+    /// job of `body` may exist before every thread watches; and no watch outlives its `body`.
+    fn begin(&self, others: usize) {
+        const PATIENCE: Duration = Duration::from_millis(1);
+        let begun = Instant::now();
+        while self.watching.load(Ordering::SeqCst) < others {
+            if begun.elapsed() > PATIENCE {
+                return self.done.store(true, Ordering::SeqCst);
+            }
+            std::thread::yield_now();
+        }
+    }
+
+    /// Looks for work until the watch ends.
     fn keep(&self) {
         self.watching.fetch_add(1, Ordering::SeqCst);
         // Long enough for what a step does on one thread; then the processor is offered to other programs.
@@ -118,7 +131,7 @@ impl Drop for EndOfWatch {
     fn drop(&mut self) {
         self.0.done.store(true, Ordering::SeqCst);
         while self.0.watching.load(Ordering::SeqCst) > 0 {
-            std::hint::spin_loop();
+            std::thread::yield_now();
         }
     }
 }
@@ -199,7 +212,7 @@ mod tests {
         for threads in [1, 2, 3, 5] {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             pool.install(|| {
-                for round in 0..3000 {
+                for round in 0..2000 {
                     let inner = |i: u32| (0..20u32).into_par_iter().map(|j| i * j).sum::<u32>();
                     let sum: u32 = awake(&Device::Cpu, || (0..6u32).into_par_iter().with_max_len(1).map(inner).sum());
                     assert_eq!(sum, 15 * 190, "round {round} of {threads} threads");

@@ -103,7 +103,7 @@ fn check<K: Kernel, T: Factor + Operand<K::Number>>(kernel: K, kind: Kind, [m, n
 
 /// A part of a right factor that is packed once, in place and added, against f64; what lies beside the result stays.
 fn check_panels<K: Kernel>(kernel: K) {
-    for (m, n, k) in [(1, 7, 5), (16, 40, 96), (33, 64, 70), (48, 32, 64), (5, 96, 128)] {
+    for (m, n, k) in [(1usize, 7usize, 5usize), (16, 40, 96), (33, 64, 70), (48, 32, 64), (5, 96, 128)] {
         let depth = k.next_multiple_of(K::DEPTH);
         // Rows of a step each are left out before the part, if there are enough.
         let first = if k > K::DEPTH { K::DEPTH } else { 0 };
