@@ -8,7 +8,7 @@
 //! registers. Source: Intel 64 and IA-32 Architectures Software Developer's Manual, volume 1, chapter 18.
 
 use super::avx512bf16::Avx512Bf16;
-use super::kernel::{Kernel, Rows, TileRow, WIDTH, panel_len};
+use super::kernel::{Kernel, Rows, TileRow, WIDTH, panel_len, tile_by_copy};
 use super::result::Old;
 use super::source::Source;
 use half::bf16;
@@ -246,18 +246,11 @@ impl<U: Tiles> Kernel for Amx<U> {
     }
 
     fn tile_into(self, rows: usize, a: &Rows<bf16>, panel: &[bf16], out: &mut [f32], stride: usize, old: Old) {
-        let last = (rows - 1) * stride;
-        assert!(rows <= Self::HEIGHT && a.hold(rows) && out.len() >= last + WIDTH, "rows outside their matrix");
+        assert!((1..=Self::HEIGHT).contains(&rows) && a.hold(rows), "rows outside their matrix");
+        assert!(Rows { data: &*out, stride, k: WIDTH }.hold(rows), "rows outside the result");
         assert!(a.k.is_multiple_of(STEP) && panel.len() >= a.k * WIDTH, "a panel is too short, or a part of a step");
         if !rows.is_multiple_of(ROWS) {
-            let mut tile = [[0.; WIDTH]; 2 * ROWS];
-            self.tile([rows, WIDTH], &[*a], panel, &mut tile);
-            for (i, sums) in tile[..rows].iter().enumerate() {
-                let out = &mut out[i * stride..][..WIDTH];
-                let keep = if old == Old::Add { 1. } else { 0. };
-                out.iter_mut().zip(sums).for_each(|(out, sum)| *out = keep * *out + sum);
-            }
-            return;
+            return tile_by_copy(self, rows, a, panel, out, stride, old);
         }
         let mut tiles = U::start();
         let mut schedule = Schedule { tiles: &mut tiles, two_down: rows > ROWS, two_across: true };

@@ -55,7 +55,6 @@ impl Kernel for Avx512Bf16 {
         }
     }
 
-    /// Numbers too small for f32's normal form become zero.
     fn pack_rows(self, w: &Source<bf16>, row: usize, panel: &mut [bf16]) -> bool {
         assert!(row + WIDTH <= w.rows && panel.len() >= panel_len::<Self>(w.cols), "a panel outside its matrix");
         if !w.cols.is_multiple_of(32) || !in_groups(w) {
@@ -136,7 +135,8 @@ unsafe fn tiles<const N: usize>(rows: usize, terms: &[Rows<bf16>], panels: &[bf1
 /// `out[i] = Σ a[i]·panel` for R rows and the first 16·N columns.
 ///
 /// # Safety
-/// The processor has the instructions; every term has R rows of `k` elements, which are pairs, and `panels` has `panel_len(k)` for each.
+/// The processor has the instructions; every term has R rows of `k` elements, which are pairs, and `panels` has
+/// `panel_len(k)` for each.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
 unsafe fn tile<const R: usize, const N: usize>(terms: &[Rows<bf16>], panels: &[bf16], out: &mut [TileRow]) {
     let mut sums = [[_mm512_setzero_ps(); N]; R];

@@ -84,16 +84,7 @@ pub(crate) trait Kernel: Copy + Send + Sync {
         stride: usize,
         old: Old,
     ) {
-        let mut tile = [[0.; WIDTH]; MOST_ROWS];
-        self.tile([rows, WIDTH], &[*a], panel, &mut tile[..Self::HEIGHT]);
-        vectorized(
-            #[inline(always)]
-            || {
-                for (i, sums) in tile[..rows].iter().enumerate() {
-                    put(&mut out[i * stride..][..WIDTH], sums, 1., old);
-                }
-            },
-        );
+        tile_by_copy(self, rows, a, panel, out, stride, old);
     }
 
     /// Fills `panel` with `B = Wᵀ` for the 32 rows of `w` from `row` on, if this set has a fast way for `w`.
@@ -116,6 +107,28 @@ pub(crate) trait Kernel: Copy + Send + Sync {
     ) -> bool {
         false
     }
+}
+
+/// [`Kernel::tile_into`] by [`Kernel::tile`] and a copy. What was in `out` plays no part in [`Old::Overwrite`], infinite or NaN.
+pub(super) fn tile_by_copy<K: Kernel>(
+    kernel: K,
+    rows: usize,
+    a: &Rows<K::Number>,
+    panel: &[K::Number],
+    out: &mut [f32],
+    stride: usize,
+    old: Old,
+) {
+    let mut tile = [[0.; WIDTH]; MOST_ROWS];
+    kernel.tile([rows, WIDTH], &[*a], panel, &mut tile[..K::HEIGHT]);
+    vectorized(
+        #[inline(always)]
+        || {
+            for (i, sums) in tile[..rows].iter().enumerate() {
+                put(&mut out[i * stride..][..WIDTH], sums, 1., old);
+            }
+        },
+    );
 }
 
 /// Elements of a panel of `k` rows.

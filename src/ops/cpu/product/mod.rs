@@ -2,8 +2,8 @@
 //!
 //! The result is cut into panels of 32 columns. A task packs one panel or some of the right factor once, into the
 //! second-level cache: from 4 bits, from bf16 or f32, transposed or not. Then it goes down the rows of the left factor, and
-//! for each tile of them across its panels; a tile of the result stays in registers. Several products with one result are one: their terms follow each other in the inner loop, so that a
-//! low-rank branch costs what its rank is. With one row or a few (decoding), nothing is packed: each result is a dot product.
+//! for each tile of them across its panels; a tile of the result stays in registers. Several products with one result are
+//! one: their terms follow each other in the inner loop, so that a low-rank branch costs what its rank is. With one row or a few (decoding), nothing is packed: each result is a dot product.
 //!
 //! Every element of the result is one sum in one order, whatever the number of threads.
 

@@ -112,8 +112,9 @@ fn check_panels<K: Kernel>(kernel: K) {
         let mut room = vec![K::Number::of(f32::NAN); right.packed_len::<K>()];
         let panels = right.pack(kernel, &mut room);
         let stride = n.next_multiple_of(WIDTH) + 3;
-        let before = values(m * stride, 3);
-        for old in [Old::Overwrite, Old::Add] {
+        // What is written over may be anything.
+        let (anything, numbers) = (vec![f32::INFINITY; m * stride], values(m * stride, 3));
+        for (old, before) in [(Old::Overwrite, anything), (Old::Add, numbers)] {
             let mut got = before.clone();
             let rows = Rows { data: &a, stride: depth, k: depth - first };
             panels.multiply(kernel, &rows, m, first, 0..n, Out { values: &mut got, stride }, old);
