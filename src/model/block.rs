@@ -11,6 +11,7 @@
 
 use super::linear::Linear;
 use super::parameters::{Gradients, ParameterId};
+use super::prefix::Copies;
 use crate::Result;
 use crate::ops::attention::{self, CachedSequence, Heads};
 use crate::ops::rope::RopeTable;
@@ -49,8 +50,10 @@ impl Norm {
 /// What a micro-batch is to every block.
 #[derive(Clone, Copy, Debug)]
 pub struct Context<'a> {
-    /// Where each sequence begins, and T.
+    /// Where each sequence begins, and T; with `copies`, in their layout.
     pub cu_seqlens: &'a [usize],
+    /// Where the rows of a shared prefix stand for attention.
+    pub copies: Option<&'a Copies>,
     /// `[T]`
     pub positions: &'a [u32],
     pub rope: &'a RopeTable,
@@ -119,7 +122,7 @@ impl Block {
         let (v, v_saved) = self.v_proj.forward(&n1, seed(2))?;
         drop(n1);
         let (q, k) = rope::forward(&q, &k, ctx.rope, ctx.positions)?;
-        let (o, attention) = attention::forward(&q, &k, &v, ctx.cu_seqlens, &self.heads)?;
+        let (o, attention) = self.attend(&q, &k, &v, ctx)?;
         let (projected, o_proj) = self.o_proj.forward(&o, seed(3))?;
         let h = residual::add(x, &projected)?;
         let (n2, norm2) = self.post_attention_layernorm.forward(&h)?;
@@ -178,8 +181,7 @@ impl Block {
 
         // h = x + o_proj(attention(rope(q), rope(k), v))
         let d_o = some(self.o_proj.backward(&o, &o_proj, &dh, seed(3), true, gradients)?)?;
-        let (dq, dk, dv) = attention::backward(&q, &k, &v, &o, &attention, &d_o, ctx.cu_seqlens, &self.heads)?;
-        drop((q, k, v, o, d_o));
+        let (dq, dk, dv) = self.attend_backward([q, k, v, o], &attention, d_o, ctx)?;
         let (dq, dk) = rope::backward(&dq, &dk, ctx.rope, ctx.positions)?;
         let (n1, _) = self.input_layernorm.forward(&x)?;
         let from_q = self.q_proj.backward(&n1, &qkv[0], &dq, seed(0), need_dx, gradients)?;
@@ -190,6 +192,31 @@ impl Block {
         }
         let dn1 = residual::add(&residual::add(&some(from_q)?, &some(from_k)?)?, &some(from_v)?)?;
         Ok(Some(residual::add(&dh, &self.input_layernorm.backward(&x, &norm1, &dn1, gradients)?)?))
+    }
+
+    /// Attention of the batch's rows, each of which may stand for several tokens.
+    fn attend(&self, q: &Tensor, k: &Tensor, v: &Tensor, ctx: &Context) -> Result<(Tensor, attention::Saved)> {
+        let Some(copies) = ctx.copies else { return attention::forward(q, k, v, ctx.cu_seqlens, &self.heads) };
+        let [q, k, v] = [copies.spread(q)?, copies.spread(k)?, copies.spread(v)?];
+        let (o, saved) = attention::forward(&q, &k, &v, ctx.cu_seqlens, &self.heads)?;
+        Ok((copies.first(&o)?, saved))
+    }
+
+    /// The gradients of q, k and v.
+    fn attend_backward(
+        &self,
+        [q, k, v, o]: [Tensor; 4],
+        saved: &attention::Saved,
+        d_o: Tensor,
+        ctx: &Context,
+    ) -> Result<(Tensor, Tensor, Tensor)> {
+        let backward =
+            |[q, k, v, o]: &[Tensor; 4], d_o| attention::backward(q, k, v, o, saved, d_o, ctx.cu_seqlens, &self.heads);
+        let Some(copies) = ctx.copies else { return backward(&[q, k, v, o], &d_o) };
+        let spread = [copies.spread(&q)?, copies.spread(&k)?, copies.spread(&v)?, copies.spread(&o)?];
+        let (dq, dk, dv) = backward(&spread, &copies.place(&d_o)?)?;
+        // Only the first copy of a query has an output that is used, so the others have no gradient.
+        Ok((copies.first(&dq)?, copies.sum(&dk)?, copies.sum(&dv)?))
     }
 
     /// `x` `[N, H]` of new tokens to `y` `[N, H]`, with keys and values of earlier tokens from the caches.

@@ -6,6 +6,7 @@ use super::cache::SequenceCache;
 use super::config::Config;
 use super::linear::AdaptedLayer;
 use super::parameters::{Gradients, ParameterId, Parameters};
+use super::prefix::Copies;
 use crate::lora::{Adapter, ModuleShape};
 use crate::ops::attention::CachedSequence;
 use crate::ops::linear_cross_entropy::{self, Output, Wants};
@@ -112,9 +113,10 @@ impl Decoder {
     ///
     /// Errors: [`Error::Data`] for ids outside the vocabulary; those of the operations.
     pub fn loss_and_gradients(&self, batch: &Batch, pass: Pass, gradients: &mut Gradients) -> Result<Output> {
-        let rope = self.rope_for(batch)?;
+        let (rope, copies) = (self.rope_for(batch)?, self.copies_for(batch)?);
         let ctx = Context {
             cu_seqlens: &batch.cu_seqlens,
+            copies: copies.as_ref(),
             positions: &batch.positions,
             rope: &rope,
             dropout_seed: pass.dropout_seed.map(mix),
@@ -196,7 +198,7 @@ impl Decoder {
         }
         let needed = positions.iter().max().map_or(0, |p| *p as usize + 1);
         let rope = self.rope.table(&self.config, needed, self.device())?;
-        let ctx = Context { cu_seqlens: &[], positions: &positions, rope: &rope, dropout_seed: None };
+        let ctx = Context { cu_seqlens: &[], copies: None, positions: &positions, rope: &rope, dropout_seed: None };
         let mut x = self.embed_tokens.index_select(&self.ids(&ids)?, 0)?;
         for block in &self.blocks {
             let store = |k: &Tensor, v: &Tensor| {
@@ -224,9 +226,14 @@ impl Decoder {
 
     /// `[T, H]`, after the last norm.
     fn hidden(&self, batch: &Batch) -> Result<Tensor> {
-        let rope = self.rope_for(batch)?;
-        let ctx =
-            Context { cu_seqlens: &batch.cu_seqlens, positions: &batch.positions, rope: &rope, dropout_seed: None };
+        let (rope, copies) = (self.rope_for(batch)?, self.copies_for(batch)?);
+        let ctx = Context {
+            cu_seqlens: &batch.cu_seqlens,
+            copies: copies.as_ref(),
+            positions: &batch.positions,
+            rope: &rope,
+            dropout_seed: None,
+        };
         let mut x = self.embed_tokens.index_select(&self.ids(&batch.ids)?, 0)?;
         for block in &self.blocks {
             x = block.forward(&x, &ctx)?.0;
@@ -245,6 +252,10 @@ impl Decoder {
     fn rope_for(&self, batch: &Batch) -> Result<RopeTable> {
         let needed = batch.positions.iter().max().map_or(0, |p| *p as usize + 1);
         self.rope.table(&self.config, needed, self.device())
+    }
+
+    fn copies_for(&self, batch: &Batch) -> Result<Option<Copies>> {
+        batch.prefix.as_ref().map(|prefix| prefix.copies(self.device())).transpose()
     }
 
     fn ids(&self, ids: &[u32]) -> Result<Tensor> {

@@ -1,8 +1,8 @@
 //! One decoder for the Llama family, from any of its file formats.
 //!
 //! `config` and `names` map families and formats to one vocabulary, `weights` reads tensors, `pretrained` opens a
-//! checkpoint, `load` builds the `decoder` of `block`s of `linear` modules; `batch` and `cache` are what it runs on,
-//! `parameters` what training changes.
+//! checkpoint, `load` builds the `decoder` of `block`s of `linear` modules; `batch` (with a shared `prefix`) and `cache` are
+//! what it runs on, `parameters` what training changes.
 
 pub mod batch;
 pub mod block;
@@ -14,6 +14,7 @@ pub mod linear;
 pub mod load;
 pub mod names;
 pub mod parameters;
+pub mod prefix;
 pub mod pretrained;
 pub mod rope;
 pub mod tokenizer;

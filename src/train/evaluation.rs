@@ -19,7 +19,7 @@ pub fn evaluation_loss(decoder: &Decoder, examples: &[Example], max_tokens: usiz
         let n = rest.iter().take_while(fits).count().max(1);
         let (now, later) = rest.split_at(n);
         rest = later;
-        let batch = Batch::new(now.iter().map(|e| (e.ids.as_slice(), e.trained.as_slice())))?;
+        let batch = Batch::sharing_prefix(now.iter().map(|e| (e.ids.as_slice(), e.trained.as_slice())))?;
         let output = decoder.loss(&batch)?;
         total = Some(match total {
             Some(sum) => Output { loss_sum: sum.loss_sum + output.loss_sum, count: sum.count + output.count },

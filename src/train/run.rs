@@ -179,7 +179,7 @@ impl<'s> Run<'s> {
             loss,
             grad_norm,
             learning_rate,
-            num_tokens: batches.iter().map(|b| b.ids.len()).sum(),
+            num_tokens: batches.iter().map(Batch::tokens).sum(),
             ..StepMetrics::default()
         }))
     }

@@ -107,9 +107,13 @@ impl Session {
     }
 
     /// The micro-batch of the rows with these indices.
+    ///
+    /// What its examples all begin with is computed once; not under dropout, whose draws are to be each example's own.
     pub(super) fn batch(&self, rows: &[usize]) -> Result<Batch> {
         let examples = rows.iter().flat_map(|row| &self.rows[*row]).map(|i| &self.examples[*i]);
-        Batch::new(examples.map(|e| (e.ids.as_slice(), e.trained.as_slice())))
+        let sequences = examples.map(|e| (e.ids.as_slice(), e.trained.as_slice()));
+        let dropout = self.adapter.as_ref().is_some_and(|_| self.config.lora.lora_dropout > 0.0);
+        if dropout { Batch::new(sequences) } else { Batch::sharing_prefix(sequences) }
     }
 
     /// How many parameters the model has, quantized ones counted singly.

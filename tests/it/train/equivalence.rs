@@ -2,9 +2,9 @@
 
 use candle_core::Tensor;
 use ferrotune::data::Example;
-use ferrotune::model::{Batch, Gradients, Pass};
+use ferrotune::model::{Batch, Decoder, Gradients, Pass};
 use ferrotune::train::config::{ComputeDtype, QuantizationConfig};
-use ferrotune::train::{Method, RunConfig, SftConfig};
+use ferrotune::train::{Method, RunConfig, Session, SftConfig};
 use ferrotune::{lora, train};
 
 use super::{Watcher, Workspace, assert_near};
@@ -14,7 +14,12 @@ const ROUNDING: f64 = 2e-5;
 
 fn one_step(config: RunConfig, sft: SftConfig) -> RunConfig {
     let lora = lora::LoraConfig { lora_dropout: 0.0, ..config.lora.clone() };
-    RunConfig { sft: SftConfig { max_steps: Some(1), shuffle: false, warmup_ratio: 0.0, ..sft }, lora, ..config }
+    let sft = SftConfig { max_steps: Some(1), shuffle: false, warmup_ratio: 0.0, ..sft };
+    RunConfig { sft, lora, quantization: in_f32(), ..config }
+}
+
+fn in_f32() -> QuantizationConfig {
+    QuantizationConfig { bnb_4bit_compute_dtype: ComputeDtype::Float32, ..QuantizationConfig::default() }
 }
 
 fn assert_same_step(what: &str, a: &Watcher, b: &Watcher) {
@@ -63,44 +68,70 @@ fn accumulated_equals_batched() {
     assert_same_step("checkpointing", &batched, &step("checkpointed", 8, 1, true));
 }
 
+/// Loss and gradients of batches, with an adapter whose B is not zero: that would leave A without a gradient.
+fn gradients(decoder: &Decoder, batches: &[Batch]) -> (f64, Vec<Tensor>) {
+    let pass = Pass { dropout_seed: None, gradient_checkpointing: false, scale: 0.01 };
+    let mut gradients = Gradients::new(decoder.parameters());
+    let losses = batches.iter().map(|batch| decoder.loss_and_gradients(batch, pass, &mut gradients).unwrap().loss_sum);
+    (losses.sum(), gradients.into_tensors(decoder.parameters()).unwrap())
+}
+
+fn noisy_session(work: &Workspace) -> Session {
+    let config = RunConfig { method: Method::Qlora, quantization: in_f32(), ..work.config("unused") };
+    let session = work.session(config).unwrap();
+    for parameter in session.decoder.parameters().iter() {
+        let noise = Tensor::rand(-0.1f32, 0.1, parameter.value.shape(), parameter.value.device()).unwrap();
+        parameter.value.slice_set(&noise, 0, 0).unwrap();
+    }
+    session
+}
+
+fn assert_same_gradients(decoder: &Decoder, a: (f64, Vec<Tensor>), b: (f64, Vec<Tensor>)) {
+    assert_near("loss", a.0, b.0, ROUNDING);
+    for ((a, b), parameter) in a.1.iter().zip(&b.1).zip(decoder.parameters().iter()) {
+        let norm = |t: &Tensor| t.sqr().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap().sqrt();
+        let difference = norm(&(a - b).unwrap());
+        assert!(norm(a) > 0.0 && difference <= 1e-4 * norm(a), "{}: {difference} of {}", parameter.name, norm(a));
+    }
+}
+
+fn lay_out(examples: &[Example]) -> Batch {
+    Batch::new(examples.iter().map(|e| (e.ids.as_slice(), e.trained.as_slice()))).unwrap()
+}
+
 /// The gradients of sequences in one batch are the sums of theirs alone, each parameter's.
 #[test]
 fn sequences_of_a_batch_do_not_see_each_other() {
     let work = Workspace::new();
-    let config = RunConfig { method: Method::Qlora, ..work.config("unused") };
-    let session = work.session(config).unwrap();
-    let decoder = &session.decoder;
+    let decoder = &noisy_session(&work).decoder;
     let examples: Vec<Example> = [3u32, 40, 17, 64]
         .map(|length| Example {
             ids: (0..length).map(|i| 3 + (i * 7 + length) % 90).collect(),
             trained: (0..length).map(|i| i % 3 != 0).collect(),
         })
         .into();
-    let pass = Pass { dropout_seed: None, gradient_checkpointing: false, scale: 0.01 };
-    // B is zero in a new adapter, which would leave A without a gradient.
-    for parameter in decoder.parameters().iter() {
-        let shape = parameter.value.shape();
-        let noise = Tensor::rand(-0.1f32, 0.1, shape, parameter.value.device()).unwrap();
-        parameter.value.slice_set(&noise, 0, 0).unwrap();
-    }
-    let run = |batches: &[&[Example]]| {
-        let mut gradients = Gradients::new(decoder.parameters());
-        let mut loss = 0.0;
-        for examples in batches {
-            let sequences = examples.iter().map(|e| (e.ids.as_slice(), e.trained.as_slice()));
-            let batch = Batch::new(sequences).unwrap();
-            loss += decoder.loss_and_gradients(&batch, pass, &mut gradients).unwrap().loss_sum;
-        }
-        (loss, gradients.into_tensors(decoder.parameters()).unwrap())
-    };
-    let (together, all) = run(&[&examples]);
-    let (apart, each) = run(&examples.chunks(1).collect::<Vec<_>>());
-    assert_near("loss", together, apart, ROUNDING);
-    for ((a, b), parameter) in all.iter().zip(&each).zip(decoder.parameters().iter()) {
-        let norm = |t: &Tensor| t.sqr().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap().sqrt();
-        let difference = norm(&(a - b).unwrap());
-        assert!(norm(a) > 0.0 && difference <= 1e-4 * norm(a), "{}: {difference} of {}", parameter.name, norm(a));
-    }
+    let apart: Vec<Batch> = examples.chunks(1).map(lay_out).collect();
+    assert_same_gradients(decoder, gradients(decoder, &[lay_out(&examples)]), gradients(decoder, &apart));
+}
+
+/// A prefix that stands once for all sequences gives the losses and gradients of one that stands in each.
+#[test]
+fn a_shared_prefix_counts_for_every_sequence() {
+    let work = Workspace::new();
+    let decoder = &noisy_session(&work).decoder;
+    let examples: Vec<Example> = [3u32, 30, 17]
+        .map(|own| Example {
+            ids: (0..20).map(|i| 3 + i * 5 % 90).chain((0..own).map(|i| 3 + (i * 7 + own) % 90)).collect(),
+            trained: (0..20 + own).map(|i| i > 20 && i % 3 != 0).collect(),
+        })
+        .into();
+    let sequences = examples.iter().map(|e| (e.ids.as_slice(), e.trained.as_slice()));
+    let shared = Batch::sharing_prefix(sequences).unwrap();
+    let whole = lay_out(&examples);
+    assert_eq!((shared.ids.len(), shared.tokens()), (70, whole.tokens()));
+    assert_same_gradients(decoder, gradients(decoder, &[shared.clone()]), gradients(decoder, &[whole.clone()]));
+    let loss = |batch: &Batch| decoder.loss(batch).unwrap().loss_sum;
+    assert_near("evaluation", loss(&shared), loss(&whole), ROUNDING);
 }
 
 /// Every method lowers the loss.
