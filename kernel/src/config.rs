@@ -1,0 +1,94 @@
+//! The kernel's configuration: which prelude cells find loaded.
+//!
+//! ```toml
+//! [prelude]
+//! crate = "ferrotune-prelude"
+//! path = "prelude"                   # from the configuration's own folder
+//! use = ["ferrotune_prelude::*"]
+//! ```
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::{Error, Result};
+
+/// What a configuration file says; nothing by default.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    pub prelude: Option<Prelude>,
+}
+
+/// A crate that every cell depends on.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct Prelude {
+    /// The package's name.
+    #[serde(rename = "crate")]
+    pub name: String,
+    /// Its folder.
+    pub path: PathBuf,
+    /// What cells import of it.
+    #[serde(default, rename = "use")]
+    pub uses: Vec<String>,
+}
+
+impl Config {
+    /// Reads a file; paths in it become absolute.
+    ///
+    /// Errors: [`Error::Input`] with the file and the line; for a prelude's folder without a `Cargo.toml`.
+    pub fn read(path: &Path) -> Result<Self> {
+        let wrong = |what: String| Error::Input(format!("`{}`: {what}", path.display()));
+        let text = std::fs::read_to_string(path).map_err(|e| wrong(format!("could not be read: {e}.")))?;
+        let mut config: Self = toml::from_str(&text).map_err(|e| wrong(e.to_string().trim_end().to_owned()))?;
+        if let Some(prelude) = &mut config.prelude {
+            let folder = path.parent().unwrap_or(Path::new("")).join(&prelude.path);
+            prelude.path = std::path::absolute(&folder)?;
+            if !prelude.path.join("Cargo.toml").exists() {
+                let what = format!("`prelude.path` is `{}`, which holds no Cargo.toml.", prelude.path.display());
+                return Err(wrong(what));
+            }
+        }
+        Ok(config)
+    }
+
+    /// The cells that load the prelude.
+    pub fn cells(&self) -> Vec<String> {
+        let Some(prelude) = &self.prelude else { return Vec::new() };
+        let uses = prelude.uses.iter().map(|path| format!("use {path};\n"));
+        let dependency = format!(":dep {} = {{ path = {:?} }}\n", prelude.name, prelude.path);
+        vec![std::iter::once(dependency).chain(uses).collect()]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prelude_becomes_a_first_cell() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("kernel.toml");
+        std::fs::write(&file, "[prelude]\ncrate = \"toys\"\npath = \"toys\"\nuse = [\"toys::*\"]\n").unwrap();
+        let error = Config::read(&file).unwrap_err();
+        assert!(error.to_string().contains("holds no Cargo.toml"), "{error}");
+
+        std::fs::create_dir(folder.path().join("toys")).unwrap();
+        std::fs::write(folder.path().join("toys/Cargo.toml"), "").unwrap();
+        let path = folder.path().join("toys");
+        let cell = format!(":dep toys = {{ path = {path:?} }}\nuse toys::*;\n");
+        assert_eq!(Config::read(&file).unwrap().cells(), [cell]);
+        assert!(Config::default().cells().is_empty());
+    }
+
+    #[test]
+    fn an_unknown_key_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("kernel.toml");
+        std::fs::write(&file, "[prelude]\ncrate = \"toys\"\npath = \"toys\"\nuses = []\n").unwrap();
+        let error = Config::read(&file).unwrap_err();
+        assert!(error.to_string().contains("line 4") && error.to_string().contains("uses"), "{error}");
+        assert_eq!(error.exit_code(), 2);
+    }
+}

@@ -1,0 +1,184 @@
+//! evcxr as a service: cells in, outputs as they are made, an outcome at the end.
+
+mod analysis;
+mod failure;
+mod interrupt;
+mod output;
+mod relay;
+mod setup;
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::process::Command;
+
+use evcxr::{CommandContext, EvalCallbacks, EvalContext};
+
+use crate::{Error, Result, child};
+pub use analysis::{Completions, IsComplete, is_complete};
+pub use failure::Failure;
+use interrupt::Stage;
+pub use interrupt::{Interrupted, Interrupter};
+pub use output::Output;
+use relay::Relay;
+pub use relay::Sink;
+
+/// Tells code in a cell that frames on its standard output are understood.
+pub const RICH_STDOUT: &str = "JUPYTER_RICH_STDOUT";
+
+/// How a cell ended.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    /// The last expression's value by MIME type; empty where there was none.
+    Ok(BTreeMap<String, String>),
+    Failed(Failure),
+}
+
+/// Asks the person in front of the notebook: a prompt, and whether what is typed should stay unseen. `None` where nobody
+/// can be asked.
+pub type AskFor<'a> = &'a dyn Fn(&str, bool) -> Option<String>;
+
+/// A process that runs cells, and the compiler that makes them. Not to be moved to another thread.
+pub struct Engine {
+    context: CommandContext,
+    relay: Relay,
+    interrupter: Interrupter,
+    sink: Sink,
+    /// The process that the setup cell was run in.
+    set_up: usize,
+}
+
+impl Engine {
+    /// Starts a process; takes some seconds. `folder` is this engine's own, the one that [`crate::slot::TMPDIR`] names.
+    ///
+    /// Errors: [`Error::Engine`] where there is no working Rust.
+    pub fn start(folder: &Path, sink: Sink) -> Result<Self> {
+        let socket = folder.join("output");
+        let relay = Relay::listen(&socket, sink.clone())?;
+        let mut command = Command::new(std::env::current_exe()?);
+        command.env(child::SOCKET, &socket).env(RICH_STDOUT, "1").env("LD_LIBRARY_PATH", library_path()?);
+        let (context, outputs) =
+            EvalContext::with_subprocess_command(command).map_err(|e| Error::Engine(e.to_string()))?;
+        // The relay takes everything; what still comes this way was written before it was there.
+        for (channel, wrap) in
+            [(outputs.stdout, Output::Stdout as fn(String) -> Output), (outputs.stderr, Output::Stderr)]
+        {
+            let sink = sink.clone();
+            std::thread::spawn(move || {
+                channel.iter().for_each(|line| {
+                    // The sanitizer-like noise of an empty line would open an output area for nothing.
+                    if !line.is_empty() {
+                        sink(wrap(line + "\n"));
+                    }
+                });
+            });
+        }
+        let context = CommandContext::with_eval_context(context);
+        let interrupter = Interrupter::new(context.process_handle());
+        let mut engine = Self { context, relay, interrupter, sink, set_up: 0 };
+        engine.set_up()?;
+        Ok(engine)
+    }
+
+    /// Interrupts the cell in work, from another thread.
+    pub fn interrupter(&self) -> Interrupter {
+        self.interrupter.clone()
+    }
+
+    /// Compiles and runs a cell; what it writes goes to the sink meanwhile, all of it before this returns.
+    pub fn run(&mut self, code: &str, ask: AskFor) -> Outcome {
+        if let Err(error) = self.set_up() {
+            return Outcome::Failed(Failure::new("Error", error.to_string()));
+        }
+        self.relay.begin();
+        self.interrupter.begin();
+        let relay = self.relay.clone();
+        let nobody = std::cell::Cell::new(false);
+        let mut callbacks = EvalCallbacks {
+            input_reader: &|request| {
+                ask(&relay.prompt(), request.is_password).unwrap_or_else(|| {
+                    nobody.set(true);
+                    String::new()
+                })
+            },
+        };
+        let result = catch_unwind(AssertUnwindSafe(|| self.context.execute_with_callbacks(code, &mut callbacks)));
+        let (stage, compiler_ended) = self.interrupter.end();
+        let (fault, caught) = self.relay.end();
+        if let Some(relay::Fault::Panic { message, place }) = caught {
+            (self.sink)(Output::Stderr(format!("panicked at {place}:\n{message}\n")));
+        }
+        match result {
+            Err(_) => {
+                Outcome::Failed(Failure::new("KernelError", "evcxr failed on this cell. The variables may be lost."))
+            }
+            _ if stage == Stage::Killed => Outcome::Failed(self.killed()),
+            Ok(Err(_)) if compiler_ended => {
+                Outcome::Failed(Failure::new("Interrupted", "the compiler was stopped; nothing of the cell has run"))
+            }
+            Ok(Err(error)) => Outcome::Failed(Failure::of_error(&error, code)),
+            Ok(Ok(_)) if nobody.get() && stage == Stage::Asked => {
+                Outcome::Failed(Failure::new("Interrupted", "the cell waited for input"))
+            }
+            Ok(Ok(_)) if nobody.get() && fault.is_none() => Outcome::Failed(Failure::new(
+                "StdinNotImplementedError",
+                "the frontend does not take input for this cell",
+            )),
+            Ok(Ok(outputs)) => match fault {
+                Some(fault) => Outcome::Failed(Failure::of_fault(fault)),
+                None => Outcome::Ok(outputs.content_by_mime_type.into_iter().collect()),
+            },
+        }
+    }
+
+    pub fn complete(&mut self, code: &str, cursor: usize) -> Completions {
+        catch_unwind(AssertUnwindSafe(|| analysis::complete(&mut self.context, code, cursor))).unwrap_or_default()
+    }
+
+    /// The documentation of what is at the cursor, as plain text and HTML.
+    pub fn inspect(&mut self, code: &str, cursor: usize) -> Option<(String, String)> {
+        catch_unwind(AssertUnwindSafe(|| analysis::inspect(&mut self.context, code, cursor))).ok()?
+    }
+
+    /// Runs the setup cell in a process that has not seen it.
+    fn set_up(&mut self) -> Result<()> {
+        let processes = self.relay.processes();
+        if self.set_up == processes {
+            return Ok(());
+        }
+        self.context.execute(setup::CELL).map_err(|e| Error::Engine(e.to_string()))?;
+        self.set_up = processes;
+        Ok(())
+    }
+
+    fn killed(&self) -> Failure {
+        let checkpoint = match self.relay.checkpoint() {
+            Some(folder) => format!(" The newest checkpoint is in `{folder}`."),
+            None => String::new(),
+        };
+        Failure::new(
+            "Interrupted",
+            format!("the process that ran the cell was ended, and all variables are lost.{checkpoint}"),
+        )
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        // evcxr would wait for the running code.
+        self.interrupter.kill();
+    }
+}
+
+/// Where cells find Rust's standard library, which they share. What the compiler writes into them is a relative path, which
+/// holds for some folders only.
+fn library_path() -> Result<std::ffi::OsString> {
+    let output = Command::new("rustc").args(["--print", "target-libdir"]).output();
+    let output = output.map_err(|e| Error::Engine(format!("`rustc` could not be run: {e}")))?;
+    let mut path = std::ffi::OsString::from(String::from_utf8_lossy(&output.stdout).trim());
+    if let Some(before) = std::env::var_os("LD_LIBRARY_PATH").filter(|before| !before.is_empty()) {
+        path.push(":");
+        path.push(before);
+    }
+    Ok(path)
+}

@@ -1,0 +1,36 @@
+//! What can go wrong outside of a cell.
+
+use std::path::PathBuf;
+
+/// One paragraph for a person: what, where, what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The command line, or a file that it names, is wrong.
+    #[error("{0}")]
+    Input(String),
+    #[error("could not write `{path}`: {source}. Make sure that the folder is writable and the disk not full.")]
+    Write { path: PathBuf, source: std::io::Error },
+    #[error(
+        "could not start: {0}. `cargo` and `rustc` have to be on the PATH, and Rust's sources installed (`rustup component add rust-src`)."
+    )]
+    Engine(String),
+    #[error("the sockets of the connection file could not be opened: {0}")]
+    Sockets(String),
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+}
+
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    /// 2 for wrong input, 1 for what failed while running.
+    pub fn exit_code(&self) -> u8 {
+        if matches!(self, Self::Input(_)) { 2 } else { 1 }
+    }
+
+    /// For `map_err` where a file is written.
+    pub fn write(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Write { path, source }
+    }
+}

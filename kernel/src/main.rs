@@ -1,0 +1,53 @@
+//! The command `ferrotune-kernel`.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use ferrotune_kernel::{child, cmd};
+
+/// A Jupyter kernel for Rust.
+#[derive(Parser)]
+#[command(
+    name = "ferrotune-kernel",
+    version,
+    max_term_width = 100,
+    after_help = "\
+Exit codes: 0 done, 1 failed while running, 2 the input or the usage is wrong.
+
+Examples:
+  ferrotune-kernel install                    for the Jupyter of this user
+  ferrotune-kernel install --prefix .venv     for the Jupyter of a virtual environment
+  ferrotune-kernel uninstall"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Install(cmd::install::Args),
+    Uninstall(cmd::uninstall::Args),
+    Run(cmd::run::Args),
+}
+
+fn main() -> ExitCode {
+    // The process that runs cells is this program, too, and never comes back from here.
+    if let Err(error) = child::prepare() {
+        eprintln!("the process that runs cells could not be set up: {error}");
+        return ExitCode::from(1);
+    }
+    evcxr::runtime_hook();
+    let result = match Cli::parse().command {
+        Command::Install(args) => cmd::install::run(&args),
+        Command::Uninstall(args) => cmd::uninstall::run(&args),
+        Command::Run(args) => cmd::run::run(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! Messages that are none, and ends that nobody prepared for.
+
+use std::io::Write;
+use std::net::TcpStream;
+use std::path::Path;
+
+use jupyter_protocol::{ExecuteRequest, JupyterMessage, JupyterMessageContent as Content};
+use jupyter_zmq_client as zmq;
+use serde_json::json;
+
+use crate::frontend::{Frontend, command};
+
+#[test]
+fn garbage_is_dropped_and_no_process_is_left() {
+    let mut frontend = Frontend::start();
+    assert_eq!(frontend.run("1 + 1").value(), json!({"text/plain": "2"}));
+
+    // Signed with another key, a thousand times.
+    let stranger = jupyter_protocol::ConnectionInfo { key: "another key".into(), ..frontend.connection.clone() };
+    frontend.runtime.block_on(async {
+        let identity = zmq::peer_identity_for_session("stranger").unwrap();
+        let mut shell = zmq::create_client_shell_connection_with_identity(&stranger, "s", identity).await.unwrap();
+        for _ in 0..1000 {
+            let request = ExecuteRequest::new("std::process::abort();".into());
+            shell.send(JupyterMessage::new(request, None)).await.unwrap();
+        }
+    });
+    // Bytes that are not even ZeroMQ.
+    for port in [frontend.connection.shell_port, frontend.connection.control_port, frontend.connection.iopub_port] {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        let _ = stream.write_all(&[0x41; 4096]);
+    }
+    // Signed, but of no known kind.
+    frontend.send(jupyter_protocol::UnknownMessage { msg_type: "nonsense_request".into(), content: json!({}) });
+    assert_eq!(frontend.run("2 + 2").value(), json!({"text/plain": "4"}));
+
+    // A restart does not wait for the cell.
+    let id = frontend.execute("println!(\"{}\", std::process::id()); loop { std::thread::yield_now(); }");
+    let cells = loop {
+        let message = frontend.published();
+        if message.parent_header.is_some_and(|p| p.msg_id == id)
+            && let Content::StreamContent(stream) = message.content
+        {
+            break stream.text.trim().to_owned();
+        }
+    };
+    frontend.shut_down(true);
+    assert!(!Path::new("/proc").join(&cells).join("exe").exists(), "the process of the cells is gone");
+}
+
+#[test]
+fn the_process_of_the_cells_ends_with_a_kernel_that_is_killed() {
+    let mut frontend = Frontend::start();
+    let id = frontend.execute("println!(\"{}\", std::process::id()); loop { std::thread::yield_now(); }");
+    let cells = loop {
+        let message = frontend.published();
+        if message.parent_header.is_some_and(|p| p.msg_id == id)
+            && let Content::StreamContent(stream) = message.content
+        {
+            break stream.text.trim().to_owned();
+        }
+    };
+    frontend.process.kill().unwrap();
+    frontend.process.wait().unwrap();
+    // It ends when it sees that the kernel is gone; the test would hang if it did not.
+    while Path::new("/proc").join(&cells).join("exe").exists() {
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn only_this_machine_is_served() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("connection.json");
+    let connection = json!({"ip": "0.0.0.0", "transport": "tcp", "shell_port": 1, "iopub_port": 2, "stdin_port": 3,
+        "control_port": 4, "hb_port": 5, "key": "k", "signature_scheme": "hmac-sha256"});
+    for (content, what) in [(connection.to_string(), "other machines can reach"), ("{".into(), "is no connection file")]
+    {
+        std::fs::write(&file, content).unwrap();
+        let output = command(folder.path()).args(["run", "--connection-file"]).arg(&file).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code() == Some(2) && text.contains(what), "{text}");
+    }
+}

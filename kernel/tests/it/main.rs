@@ -1,0 +1,7 @@
+//! The kernel as a frontend sees it: a process behind five sockets.
+
+mod cells;
+mod frontend;
+mod hardship;
+mod install;
+mod interrupt;
