@@ -6,6 +6,8 @@ pub mod error;
 
 pub mod files;
 
+pub mod interrupt;
+
 pub mod device;
 
 pub mod quant;
@@ -27,6 +29,8 @@ pub mod evaluate;
 pub mod hub;
 
 pub mod show;
+
+pub mod notebook;
 
 pub use candle_core;
 pub use error::{Error, Result};

@@ -40,7 +40,8 @@ Exit codes: 0 done, 1 failed while running, 2 the input or the usage is wrong, 1
 Examples:
   ferrotune                                   the quick start
   ferrotune train --config orders.toml
-  ferrotune chat --adapter runs/quick-start"
+  ferrotune chat --adapter runs/quick-start
+  ferrotune lab                               notebooks, in a clone of the repository"
 )]
 struct Cli {
     #[command(subcommand)]
@@ -59,6 +60,7 @@ enum Command {
     Quantize(cmd::quantize::Args),
     Merge(cmd::merge::Args),
     Fetch(cmd::fetch::Args),
+    Lab(cmd::lab::Args),
     Doctor(cmd::doctor::Args),
 }
 
@@ -87,6 +89,7 @@ fn run(command: Option<Command>) -> Result<(), Failure> {
         Some(Command::Quantize(args)) => cmd::quantize::run(args),
         Some(Command::Merge(args)) => cmd::merge::run(args),
         Some(Command::Fetch(args)) => cmd::fetch::run(args),
+        Some(Command::Lab(args)) => cmd::lab::run(args),
         Some(Command::Doctor(args)) => cmd::doctor::run(args),
     }
 }

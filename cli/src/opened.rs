@@ -8,7 +8,7 @@ use ferrotune::lora::peft;
 use ferrotune::model::{self, Decoder, LoadOptions, Pretrained, Quantization};
 use ferrotune::quant::QuantType;
 use ferrotune::train::RunConfig;
-use ferrotune::{Error, device, hub};
+use ferrotune::{Error, device, generate, hub};
 
 use crate::adapted::ModelArgs;
 use crate::failure::Failure;
@@ -104,11 +104,7 @@ impl Opened {
 
 /// The ids of `text`, with the tokens that the tokenizer puts around a text if `special`.
 pub(crate) fn encode(pretrained: &Pretrained, text: &str, special: bool) -> Result<Vec<u32>, Error> {
-    let encoding = pretrained.tokenizer()?.encode(text, special).map_err(|e| {
-        let what = format!("the tokenizer cannot encode the prompt ({e})");
-        Error::data("", what, "Use the tokenizer that belongs to the model.")
-    })?;
-    Ok(encoding.get_ids().to_vec())
+    generate::encode(pretrained.tokenizer()?, text, special)
 }
 
 /// Finds and opens the model called `name`.

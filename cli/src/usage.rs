@@ -7,7 +7,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use crate::failure::Failure;
 
 /// Commands that the project's documents name and this version does not have.
-const ABSENT: [&str; 4] = ["lab", "decide", "gguf", "push"];
+const ABSENT: [&str; 3] = ["decide", "gguf", "push"];
 
 /// Shows the help that was asked for (exit code 0), or says what is wrong with the usage (2).
 pub(crate) fn report(error: &clap::Error) -> ExitCode {

@@ -52,13 +52,14 @@ impl Config {
         }
         Ok(config)
     }
+}
 
-    /// The cells that load the prelude.
-    pub fn cells(&self) -> Vec<String> {
-        let Some(prelude) = &self.prelude else { return Vec::new() };
-        let uses = prelude.uses.iter().map(|path| format!("use {path};\n"));
-        let dependency = format!(":dep {} = {{ path = {:?} }}\n", prelude.name, prelude.path);
-        vec![std::iter::once(dependency).chain(uses).collect()]
+impl Prelude {
+    /// The cell that loads it.
+    pub fn cell(&self) -> String {
+        let uses = self.uses.iter().map(|path| format!("use {path};\n"));
+        let dependency = format!(":dep {} = {{ path = {:?} }}\n", self.name, self.path);
+        std::iter::once(dependency).chain(uses).collect()
     }
 }
 
@@ -78,8 +79,7 @@ mod tests {
         std::fs::write(folder.path().join("toys/Cargo.toml"), "").unwrap();
         let path = folder.path().join("toys");
         let cell = format!(":dep toys = {{ path = {path:?} }}\nuse toys::*;\n");
-        assert_eq!(Config::read(&file).unwrap().cells(), [cell]);
-        assert!(Config::default().cells().is_empty());
+        assert_eq!(Config::read(&file).unwrap().prelude.unwrap().cell(), cell);
     }
 
     #[test]

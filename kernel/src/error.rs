@@ -14,6 +14,11 @@ pub enum Error {
         "could not start: {0}. `cargo` and `rustc` have to be on the PATH, and Rust's sources installed (`rustup component add rust-src`)."
     )]
     Engine(String),
+    /// A cell of a notebook went wrong, or right where it was to go wrong.
+    #[error("{0}")]
+    Cell(String),
+    #[error("interrupted: {0}")]
+    Interrupted(String),
     #[error("the sockets of the connection file could not be opened: {0}")]
     Sockets(String),
     #[error("{0}")]
@@ -23,9 +28,13 @@ pub enum Error {
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
-    /// 2 for wrong input, 1 for what failed while running.
+    /// 2 for wrong input, 130 for an interrupt, 1 for what failed while running.
     pub fn exit_code(&self) -> u8 {
-        if matches!(self, Self::Input(_)) { 2 } else { 1 }
+        match self {
+            Self::Input(_) => 2,
+            Self::Interrupted(_) => 130,
+            _ => 1,
+        }
     }
 
     /// For `map_err` where a file is written.

@@ -7,12 +7,15 @@
 //!                        └──── relay ─────────┘ stdout and stderr, as they are written
 //! ```
 
+pub mod cache;
 pub mod child;
 pub mod cmd;
 pub mod config;
 pub mod engine;
 pub mod error;
+pub mod execute;
+pub mod secrets;
 pub mod server;
-pub mod slot;
+pub mod warm_up;
 
 pub use error::{Error, Result};

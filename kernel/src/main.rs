@@ -12,11 +12,14 @@ use ferrotune_kernel::{child, cmd};
     version,
     max_term_width = 100,
     after_help = "\
-Exit codes: 0 done, 1 failed while running, 2 the input or the usage is wrong.
+Exit codes: 0 done, 1 failed while running, 2 the input or the usage is wrong, 130 interrupted.
 
 Examples:
   ferrotune-kernel install                    for the Jupyter of this user
   ferrotune-kernel install --prefix .venv     for the Jupyter of a virtual environment
+  ferrotune-kernel install --config kernel/ferrotune.toml    with what cells find loaded
+  ferrotune-kernel prebuild --config kernel/ferrotune.toml   compiled now, not when a notebook opens
+  ferrotune-kernel execute --config kernel/ferrotune.toml notebooks/en/first.ipynb
   ferrotune-kernel uninstall"
 )]
 struct Cli {
@@ -28,6 +31,8 @@ struct Cli {
 enum Command {
     Install(cmd::install::Args),
     Uninstall(cmd::uninstall::Args),
+    Prebuild(cmd::prebuild::Args),
+    Execute(cmd::execute::Args),
     Run(cmd::run::Args),
 }
 
@@ -41,6 +46,8 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Install(args) => cmd::install::run(&args),
         Command::Uninstall(args) => cmd::uninstall::run(&args),
+        Command::Prebuild(args) => cmd::prebuild::run(&args),
+        Command::Execute(args) => cmd::execute::run(&args),
         Command::Run(args) => cmd::run::run(&args),
     };
     match result {

@@ -3,7 +3,9 @@
 use serde::{Deserialize, Serialize};
 use tokenizers::Tokenizer;
 
+use crate::data::{Record, Template};
 use crate::generate::{self, Event, Finish, GenerationConfig, Model};
+use crate::model::{Decoder, Pretrained};
 use crate::{Error, Result};
 
 /// The scores of one model on one set of examples; rates are from 0 to 1.
@@ -128,4 +130,31 @@ pub fn evaluate<M: Model>(
         examples.push(score(index, &expected[index], &answer, completion.finish));
     }
     Ok(Evaluation::new(examples, interrupted))
+}
+
+/// How answers are compared: greedily decoded, in batches.
+pub fn greedy(pretrained: &Pretrained, max_new_tokens: usize, batch_size: usize) -> GenerationConfig {
+    GenerationConfig {
+        max_new_tokens,
+        batch_size,
+        stop_token_ids: pretrained.eos_token_ids.clone(),
+        ..GenerationConfig::default()
+    }
+}
+
+/// [`evaluate`] on records: each one's prompt is asked, and its output expected.
+pub fn answers(
+    decoder: &Decoder,
+    pretrained: &Pretrained,
+    template: &Template,
+    records: &[Record],
+    config: &GenerationConfig,
+    on_progress: &mut dyn FnMut(usize, usize),
+    cancelled: &dyn Fn() -> bool,
+) -> Result<Evaluation> {
+    let tokenizer = pretrained.tokenizer()?;
+    let ids = |record| generate::encode(tokenizer, &template.prompt(record)?, template.wants_special_tokens());
+    let prompts = records.iter().map(ids).collect::<Result<Vec<_>>>()?;
+    let expected: Vec<String> = records.iter().map(|r| r.output.clone()).collect();
+    evaluate(decoder, tokenizer, &prompts, &expected, config, on_progress, cancelled)
 }

@@ -10,7 +10,7 @@ use candle_core::{DType, Tensor};
 use serde::Serialize;
 
 pub use sample::{GenerationConfig, Sampler, process_scores};
-pub use stream::{TextStream, decode};
+pub use stream::{TextStream, decode, encode};
 
 use crate::model::{Decoder, SequenceCache};
 use crate::{Error, Result};

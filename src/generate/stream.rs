@@ -70,6 +70,17 @@ impl<'t> TextStream<'t> {
     }
 }
 
+/// The ids of `text`, with the tokens that the tokenizer puts around a text if `special`.
+///
+/// Errors: what the tokenizer reports.
+pub fn encode(tokenizer: &Tokenizer, text: &str, special: bool) -> Result<Vec<u32>> {
+    let encoding = tokenizer.encode(text, special).map_err(|e| {
+        let what = format!("the tokenizer cannot encode the prompt ({e})");
+        Error::data("", what, "Use the tokenizer that belongs to the model.")
+    })?;
+    Ok(encoding.get_ids().to_vec())
+}
+
 /// The text of `ids`, special tokens left out.
 ///
 /// Errors: what the tokenizer reports.

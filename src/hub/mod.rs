@@ -9,9 +9,11 @@ use crate::{Error, Result};
 mod cache;
 mod huggingface;
 mod pip;
+mod session;
 
 pub use cache::cache_dir;
 pub use huggingface::hf_home;
+pub use session::session;
 
 /// A model that has a short name, the same bytes for everybody.
 pub struct Alias {

@@ -1,7 +1,11 @@
-//! Results as things to look at: curves, tables, the model card. Values in, text out; nothing here prints, and only
+//! Results as things to look at: curves, tables, the model card, and displays that move while something runs.
+//!
+//! Curves, tables and cards are values in, text out. Only displays ([`html`] and its like, [`Live`]) print, and only
 //! [`write_results`] reads or writes a file.
 
 mod card;
+mod display;
+mod live;
 mod markdown;
 mod metrics;
 mod plot;
@@ -9,6 +13,11 @@ mod run_folder;
 mod table;
 
 pub use card::{Card, model_card};
+pub use display::{
+    Bundle, Content, Display, Html, Markdown, Png, Progress, Svg, clear_output, html, input, markdown, page, password,
+    png, progress, svg, table,
+};
+pub use live::Live;
 pub use metrics::{Summary, summarize};
 pub use plot::loss_svg;
 pub use run_folder::{Scores, write_results};

@@ -2,6 +2,7 @@
 
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
+use super::display::escape;
 use super::markdown;
 
 /// Rows under headers; cells are plain text.
@@ -94,6 +95,22 @@ impl Table {
             line.extend([before, cell, after]);
         }
         line
+    }
+
+    /// The table as HTML, where cells show the same text.
+    pub fn to_html(&self) -> String {
+        let line = |tag: &str, cells: Vec<&str>| {
+            let cell = |(text, column): (&str, &Column)| {
+                let align = if column.right { "right" } else { "left" };
+                let text = escape(text).replace('\n', "<br>");
+                format!("<{tag} style=\"text-align: {align}\">{text}</{tag}>")
+            };
+            let cells: String = cells.into_iter().zip(&self.columns).map(cell).collect();
+            format!("<tr>{cells}</tr>\n")
+        };
+        let headers = line("th", self.columns.iter().map(|c| c.header.as_str()).collect());
+        let rows: String = self.rows.iter().map(|row| line("td", row.iter().map(String::as_str).collect())).collect();
+        format!("<table>\n<thead>{headers}</thead>\n<tbody>{rows}</tbody>\n</table>\n")
     }
 
     /// The table in GitHub's Markdown, where cells show the same text.

@@ -6,11 +6,19 @@ use crate::model::{Batch, Decoder};
 use crate::ops::linear_cross_entropy::Output;
 
 /// The sum of the losses over the trained tokens of `examples`, in micro-batches of at most `max_tokens` tokens (or one
-/// example); `None` where there are no examples.
-pub fn evaluation_loss(decoder: &Decoder, examples: &[Example], max_tokens: usize) -> Result<Option<Output>> {
+/// example); `None` where there are no examples, and once `cancelled`, which is asked before each, says true.
+pub fn evaluation_loss(
+    decoder: &Decoder,
+    examples: &[Example],
+    max_tokens: usize,
+    cancelled: &dyn Fn() -> bool,
+) -> Result<Option<Output>> {
     let mut total: Option<Output> = None;
     let mut rest = examples;
     while !rest.is_empty() {
+        if cancelled() {
+            return Ok(None);
+        }
         let mut tokens = 0;
         let fits = |e: &&Example| {
             tokens += e.ids.len();

@@ -187,7 +187,9 @@ impl<'s> Run<'s> {
     fn evaluate(&mut self, observer: &mut dyn Observer) -> Result<()> {
         let started = Instant::now();
         let tokens = self.session.config.sft.max_length * self.session.config.sft.per_device_train_batch_size;
-        let Some(output) = evaluation_loss(&self.session.decoder, &self.session.eval_examples, tokens)? else {
+        let session = self.session;
+        let cancelled = || observer.cancelled();
+        let Some(output) = evaluation_loss(&session.decoder, &session.eval_examples, tokens, &cancelled)? else {
             return Ok(());
         };
         let metrics = EvalMetrics {

@@ -3,8 +3,22 @@
 use std::path::{Path, PathBuf};
 
 /// From the bottom up; a module uses only what stands before it.
-const MODULES: [&str; 13] = [
-    "error", "files", "device", "quant", "ops", "lora", "model", "data", "train", "generate", "evaluate", "hub", "show",
+const MODULES: [&str; 15] = [
+    "error",
+    "files",
+    "interrupt",
+    "device",
+    "quant",
+    "ops",
+    "lora",
+    "model",
+    "data",
+    "train",
+    "generate",
+    "evaluate",
+    "hub",
+    "show",
+    "notebook",
 ];
 /// The only files with `unsafe` code.
 const UNSAFE: [&str; 7] = [

@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 
 use ferrotune::data::{self, Record, TokenizeOptions};
 use ferrotune::train::evaluation::evaluation_loss;
-use ferrotune::{Error, hub};
+use ferrotune::{Error, evaluate, hub};
 
 use crate::adapted::ModelArgs;
 use crate::failure::Failure;
@@ -52,7 +52,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     }
     interrupt::listen()?;
     let opened = args.model.open(Precision::Fast)?;
-    let config = answers::greedy(&opened.pretrained, args.max_new_tokens, args.batch_size.get());
+    let config = evaluate::greedy(&opened.pretrained, args.max_new_tokens, args.batch_size.get());
     let template = opened.record_template()?;
     let evaluation = answers::answer(&opened.decoder, &opened.pretrained, &template, &records, &config);
     let mut evaluation = evaluation.map_err(|e| e.in_file(&data))?;
@@ -93,6 +93,6 @@ fn loss(opened: &Opened, records: &[Record]) -> Result<f64, Error> {
     };
     let tokenized = data::tokenize(records, &opened.record_template()?, pretrained.tokenizer()?, &options)?;
     tokenized.check(pretrained.config.vocab_size, eos)?;
-    let output = evaluation_loss(&opened.decoder, &tokenized.examples, 2048)?;
+    let output = evaluation_loss(&opened.decoder, &tokenized.examples, 2048, &|| false)?;
     Ok(output.map_or(f64::NAN, |o| o.loss_sum / o.count.max(1) as f64))
 }

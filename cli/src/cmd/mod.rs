@@ -5,6 +5,7 @@ pub(crate) mod doctor;
 pub(crate) mod eval;
 pub(crate) mod fetch;
 pub(crate) mod generate;
+pub(crate) mod lab;
 pub(crate) mod logits;
 pub(crate) mod merge;
 pub(crate) mod plan;

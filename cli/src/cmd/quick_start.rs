@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use ferrotune::data::{self, Record};
-use ferrotune::evaluate::{Evaluation, TaskScores};
+use ferrotune::evaluate::{self, Evaluation, TaskScores};
 use ferrotune::lora::LoraConfig;
 use ferrotune::show::{self, Scores, Table};
 use ferrotune::train::config::Strategy;
@@ -110,7 +110,7 @@ pub(crate) fn run() -> Result<(), Failure> {
 
 /// Lets the model as it stands answer the held-out orders.
 fn score(session: &Session, test: &[Record]) -> Result<Evaluation, Failure> {
-    let config = answers::greedy(&session.pretrained, MAX_NEW_TOKENS, BATCH_SIZE);
+    let config = evaluate::greedy(&session.pretrained, MAX_NEW_TOKENS, BATCH_SIZE);
     let evaluation = answers::answer(&session.decoder, &session.pretrained, &session.template, test, &config)?;
     if evaluation.interrupted {
         return Err(Failure::Interrupted(

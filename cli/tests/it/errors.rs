@@ -21,7 +21,7 @@ fn usage() {
     let dir = tempfile::tempdir().unwrap();
     for (args, message) in [
         (&["trian"][..], "unknown command `trian`. Write `train`, the nearest one."),
-        (&["lab"], "this version has no command `lab`. `ferrotune --help` lists what there is."),
+        (&["decide"], "this version has no command `decide`. `ferrotune --help` lists what there is."),
         (&["train", "--learning-rat", "1"], "unknown flag `--learning-rat`. Write `--learning-rate`, the nearest one."),
         (&["train", "a.toml"], "unknown argument `a.toml`. `ferrotune train --help` lists what there is."),
         (&["train", "--seed"], "`--seed` needs a value. `ferrotune train --help` lists what there is."),
@@ -46,6 +46,10 @@ fn usage() {
     ] {
         assert_eq!(refusal(dir.path(), args), message);
     }
+    assert!(refusal(dir.path(), &["lab"]).contains("is not in a clone of Ferrotune's repository"));
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let text = refusal(root, &["lab", "--notebook", "nowhere.ipynb"]);
+    assert!(text.starts_with("there is no notebook `nowhere.ipynb`"), "{text}");
 }
 
 #[test]

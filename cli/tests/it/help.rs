@@ -32,6 +32,7 @@ fn the_command() {
       quantize  Write a model as a bitsandbytes NF4 checkpoint that transformers loads
       merge     Add an adapter to the model's original weights and write the result as safetensors
       fetch     Fetch a model or a data set into the cache and print its path
+      lab       Set up JupyterLab with the Rust kernel in `.venv`, and open the first notebook
       doctor    Show what this machine has: cores, instruction sets, GPU, CUDA, Python, Jupyter, token
       help      Print this message or the help of the given subcommand(s)
 
@@ -48,6 +49,7 @@ fn the_command() {
       ferrotune                                   the quick start
       ferrotune train --config orders.toml
       ferrotune chat --adapter runs/quick-start
+      ferrotune lab                               notebooks, in a clone of the repository
     ");
 }
 
@@ -383,5 +385,39 @@ fn doctor() {
     Examples:
       ferrotune doctor
       FERROTUNE_ISA=avx2 ferrotune doctor
+    ");
+}
+
+#[test]
+fn lab() {
+    assert_snapshot!(help(&["lab"]), @r"
+    Set up JupyterLab with the Rust kernel in `.venv`, and open the first notebook
+
+    To be run in a clone of the repository. The first time takes some minutes, later starts take
+    seconds. The server listens on this machine only and asks for a token; Ctrl-C ends it.
+
+    Usage: ferrotune lab [OPTIONS]
+
+    Options:
+          --no-open
+              Do not open a browser
+
+          --check
+              Set everything up, run the notebook without a browser, and exit
+
+          --notebook <FILE>
+              The notebook to open (notebooks/en/first.ipynb by default)
+
+          --kernel <FILE>
+              Take this kernel instead of building one
+
+      -h, --help
+              Print help (see a summary with '-h')
+
+    Examples:
+      ferrotune lab
+      ferrotune lab --no-open                     print the address and leave the browser alone
+      ferrotune lab --notebook notebooks/vi/first.ipynb
+      ferrotune lab --check                       set up, run the notebook in Jupyter, report, exit
     ");
 }

@@ -14,6 +14,9 @@ use std::process::Command;
 
 use evcxr::{CommandContext, EvalCallbacks, EvalContext};
 
+use jupyter_protocol::Media;
+use serde_json::Value;
+
 use crate::{Error, Result, child};
 pub use analysis::{Completions, IsComplete, is_complete};
 pub use failure::Failure;
@@ -181,4 +184,14 @@ fn library_path() -> Result<std::ffi::OsString> {
         path.push(before);
     }
     Ok(path)
+}
+
+/// A value by MIME type as messages and notebooks have it; types that hold objects are parsed.
+pub fn media(value: &BTreeMap<String, String>) -> Media {
+    let form = |(mime, text): (&String, &String)| {
+        let json = mime.ends_with("json").then(|| serde_json::from_str(text).ok()).flatten();
+        (mime.clone(), json.unwrap_or_else(|| Value::String(text.clone())))
+    };
+    let bundle: serde_json::Map<String, Value> = value.iter().map(form).collect();
+    serde_json::from_value(Value::Object(bundle)).unwrap_or_default()
 }

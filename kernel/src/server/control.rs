@@ -54,7 +54,8 @@ fn interrupt(kernel: &Arc<Kernel>) {
 }
 
 impl Kernel {
-    fn stderr_of_cell(&self, text: String) {
+    /// Text that a person should see, under the cell that is in work.
+    pub(super) fn stderr_of_cell(&self, text: String) {
         let cell = self.cell.lock().unwrap_or_else(PoisonError::into_inner).clone();
         self.iopub.text(Stdio::Stderr, text, cell.as_ref());
     }

@@ -8,7 +8,7 @@ use jupyter_protocol::{
 use jupyter_zmq_client::{KernelIoPubXPubConnection, SubscriptionEvent};
 use tokio::sync::{mpsc, oneshot};
 
-use super::secrets::Secrets;
+use crate::secrets::Secrets;
 
 /// How long text is gathered before it is sent.
 const GATHER: Duration = Duration::from_millis(50);

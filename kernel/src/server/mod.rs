@@ -8,7 +8,6 @@ mod control;
 mod history;
 mod iopub;
 mod request;
-mod secrets;
 mod shell;
 mod stdin;
 mod worker;
@@ -24,13 +23,13 @@ use jupyter_zmq_client as zmq;
 use jupyter_zmq_client::RuntimeError;
 use tokio::sync::mpsc;
 
+use crate::cache::Slot;
 use crate::config::Config;
 use crate::engine::Interrupter;
-use crate::slot::Slot;
+use crate::secrets::Secrets;
 use crate::{Error, Result};
 use history::History;
 use iopub::IoPub;
-use secrets::Secrets;
 use stdin::Stdin;
 use worker::Job;
 

@@ -1,7 +1,7 @@
 //! The shell socket: cells, and questions about code.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 
 use jupyter_protocol::{
     CommClose, CommInfoReply, CompleteReply, InspectReply, IsCompleteReply, JupyterMessage, JupyterMessageContent,
@@ -25,6 +25,8 @@ async fn handle(kernel: &Arc<Kernel>, request: JupyterMessage, replies: &Replies
     match &request.content {
         Content::ExecuteRequest(_) => {
             let number = kernel.asked.fetch_add(1, Ordering::SeqCst) + 1;
+            // What the warm-up says is seen under the first cell that waits for it.
+            kernel.cell.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| request.clone());
             // The worker lives as long as the process.
             let _ = kernel.jobs.send(Job::Execute { number, request });
         }

@@ -1,14 +1,15 @@
 //! The thread that has the engine: one cell after the other.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use jupyter_protocol::{
     CompleteReply, ErrorOutput, ExecuteInput, ExecuteReply, ExecuteRequest, ExecuteResult, ExecutionCount,
-    ExecutionState, ExpressionResult, InspectReply, JupyterMessage, JupyterMessageContent, Media, Payload, ReplyError,
+    ExecutionState, ExpressionResult, InspectReply, JupyterMessage, JupyterMessageContent, Payload, ReplyError,
     ReplyStatus, Stdio, Transient,
 };
 use serde_json::{Value, json};
@@ -16,7 +17,11 @@ use serde_json::{Value, json};
 use super::shell::nothing_found;
 use super::{Kernel, Replies};
 use crate::config::Config;
-use crate::engine::{Engine, Failure, Outcome, Output, Sink};
+use crate::engine::{Engine, Failure, Outcome, Output, Sink, media};
+use crate::warm_up::{self, Note};
+
+/// How often a person who waits for the prelude is told how far it is.
+const PROGRESS: Duration = Duration::from_secs(10);
 
 /// Something that needs the compiler.
 pub(super) enum Job {
@@ -38,33 +43,15 @@ pub(super) fn start(kernel: Arc<Kernel>, jobs: Receiver<Job>, config: Config, fo
     std::thread::spawn(move || {
         let payload = Arc::default();
         let sink = sink(kernel.clone(), Arc::clone(&payload));
-        let engine = warm_up(&kernel, &config, &folder, sink);
-        kernel.busy.store(false, Ordering::SeqCst);
-        let mut worker = Worker { kernel, replies, engine, payload, count: 0 };
-        for job in jobs {
-            worker.kernel.busy.store(true, Ordering::SeqCst);
-            worker.work(job);
-            worker.kernel.busy.store(false, Ordering::SeqCst);
+        let engine = Engine::start(&folder, sink).map_err(|error| Failure::new("KernelError", error.to_string()));
+        if let Ok(engine) = &engine {
+            let _ = kernel.interrupter.set(engine.interrupter());
         }
+        let mut worker = Worker { kernel, replies, engine, payload, count: 0, config: Some(config), folder };
+        worker.load_prelude();
+        worker.kernel.busy.store(false, Ordering::SeqCst);
+        jobs.into_iter().for_each(|job| worker.work(job));
     });
-}
-
-/// The engine with its prelude, or why there is none.
-fn warm_up(kernel: &Kernel, config: &Config, folder: &std::path::Path, sink: Sink) -> Result<Engine, Failure> {
-    let mut engine = match Engine::start(folder, sink) {
-        Ok(engine) => engine,
-        Err(error) => return Err(Failure::new("KernelError", error.to_string())),
-    };
-    let _ = kernel.interrupter.set(engine.interrupter());
-    for cell in config.cells() {
-        if let Outcome::Failed(failure) = engine.run(&cell, &|_, _| None) {
-            // Cells that do without the prelude run all the same.
-            let text = format!("the prelude could not be loaded:\n{}\n", failure.traceback.join("\n"));
-            kernel.iopub.text(Stdio::Stderr, text.clone(), None);
-            eprint!("{text}");
-        }
-    }
-    Ok(engine)
 }
 
 /// Publishes under the cell that is in work, or was last.
@@ -102,15 +89,55 @@ struct Worker {
     payload: Arc<Mutex<Vec<Payload>>>,
     /// Cells counted so far.
     count: usize,
+    /// What is to be loaded yet: an interrupt may have come while it was compiled.
+    config: Option<Config>,
+    folder: PathBuf,
 }
 
 impl Worker {
+    /// Loads the prelude if it is not loaded. Cells that do without it run all the same.
+    fn load_prelude(&mut self) {
+        let (Some(config), Ok(engine)) = (&self.config, &mut self.engine) else { return };
+        let (kernel, last_line) = (self.kernel.clone(), Mutex::new(Instant::now()));
+        let note = move |note| {
+            let mut last_line = last_line.lock().unwrap_or_else(PoisonError::into_inner);
+            let now = Instant::now();
+            let text = match note {
+                Note::Waiting(name) => format!("`{name}` is being compiled by another kernel; waiting for it\n"),
+                Note::Compiling(name) => {
+                    format!("compiling `{name}` and what it depends on: some minutes, and only this once\n")
+                }
+                Note::Progress { done, all } if all > 0 && now.duration_since(*last_line) >= PROGRESS => {
+                    *last_line = now;
+                    format!("{done} of {all} crates\n")
+                }
+                Note::Progress { .. } => return,
+            };
+            eprint!("{text}");
+            kernel.stderr_of_cell(text);
+        };
+        match warm_up::load_prelude(engine, config, &self.folder, note) {
+            Ok(()) => self.config = None,
+            Err(failure) => {
+                if failure.ename != "Interrupted" {
+                    self.config = None;
+                }
+                let text = format!("the prelude could not be loaded:\n{}\n", failure.traceback.join("\n"));
+                eprint!("{text}");
+                self.kernel.stderr_of_cell(text);
+            }
+        }
+    }
+
     fn work(&mut self, job: Job) {
         match job {
             Job::Execute { number, request } => {
                 if let JupyterMessageContent::ExecuteRequest(asked) = &request.content {
+                    self.kernel.busy.store(true, Ordering::SeqCst);
                     self.kernel.iopub.status(ExecutionState::Busy, Some(&request));
                     let reply = self.execute(number, asked, &request);
+                    // Who has the reply may ask about code.
+                    self.kernel.busy.store(false, Ordering::SeqCst);
                     let _ = self.replies.send(JupyterMessage::new(reply, Some(&request)));
                     self.kernel.iopub.status(ExecutionState::Idle, Some(&request));
                 }
@@ -165,6 +192,7 @@ impl Worker {
             let input = ExecuteInput { code: code.clone(), execution_count };
             self.kernel.iopub.send(input, Some(request));
         }
+        self.load_prelude();
         let outcome = self.run(code, asked.allow_stdin, request);
         let payload = std::mem::take(&mut *self.payload.lock().unwrap_or_else(PoisonError::into_inner));
         let value = match &outcome {
@@ -219,14 +247,4 @@ impl Worker {
             }
         }
     }
-}
-
-/// A bundle of one value in several forms; types that hold objects are parsed.
-fn media(value: &BTreeMap<String, String>) -> Media {
-    let form = |(mime, text): (&String, &String)| {
-        let json = mime.ends_with("json").then(|| serde_json::from_str(text).ok()).flatten();
-        (mime.clone(), json.unwrap_or_else(|| Value::String(text.clone())))
-    };
-    let bundle: serde_json::Map<String, Value> = value.iter().map(form).collect();
-    serde_json::from_value(Value::Object(bundle)).unwrap_or_default()
 }

@@ -35,12 +35,7 @@ impl Frontend {
     /// Starts a kernel whose prelude is the crate `toys`.
     pub(crate) fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let toys = folder.path().join("toys");
-        std::fs::create_dir_all(toys.join("src")).unwrap();
-        std::fs::write(toys.join("Cargo.toml"), include_str!("toys.toml")).unwrap();
-        std::fs::write(toys.join("src/lib.rs"), include_str!("toys.rs")).unwrap();
-        let config = "[prelude]\ncrate = \"toys\"\npath = \"toys\"\nuse = [\"toys::*\"]\n";
-        std::fs::write(folder.path().join("kernel.toml"), config).unwrap();
+        let config = toys(folder.path());
 
         let runtime = Runtime::new().unwrap();
         let ports = runtime.block_on(zmq::peek_ports([127, 0, 0, 1].into(), 5)).unwrap();
@@ -62,7 +57,7 @@ impl Frontend {
             .args(["run", "--connection-file"])
             .arg(&file)
             .arg("--config")
-            .arg(folder.path().join("kernel.toml"))
+            .arg(config)
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
@@ -82,7 +77,7 @@ impl Frontend {
     /// The slots of kernels that run in this home.
     pub(crate) fn slots(&self) -> Vec<PathBuf> {
         let entries = std::fs::read_dir(self.home().join("cache/ferrotune-kernel/slots")).unwrap();
-        entries.flatten().map(|e| e.path()).filter(|path| !path.ends_with(".cargo")).collect()
+        entries.flatten().map(|e| e.path()).filter(|path| path.is_dir()).collect()
     }
 
     pub(crate) fn send(&mut self, content: impl Into<Content>) -> String {
@@ -248,6 +243,17 @@ async fn connect(
     let stdin = zmq::create_client_stdin_connection_with_identity(connection, session, identity()).await.unwrap();
     let iopub = zmq::create_client_iopub_connection(connection, "", session).await.unwrap();
     (shell, control, stdin, iopub)
+}
+
+/// Writes the crate `toys` and a configuration that has it as the prelude.
+pub(crate) fn toys(home: &Path) -> PathBuf {
+    let toys = home.join("toys");
+    std::fs::create_dir_all(toys.join("src")).unwrap();
+    std::fs::write(toys.join("Cargo.toml"), include_str!("toys.toml")).unwrap();
+    std::fs::write(toys.join("src/lib.rs"), include_str!("toys.rs")).unwrap();
+    let config = home.join("kernel.toml");
+    std::fs::write(&config, "[prelude]\ncrate = \"toys\"\npath = \"toys\"\nuse = [\"toys::*\"]\n").unwrap();
+    config
 }
 
 /// The kernel's program, with the folders of a user of its own.

@@ -5,3 +5,4 @@ mod frontend;
 mod hardship;
 mod install;
 mod interrupt;
+mod prebuild;

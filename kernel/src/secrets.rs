@@ -4,14 +4,14 @@ use jupyter_protocol::{JupyterMessage, JupyterMessageContent};
 
 /// What must not be shown.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Secrets(Vec<String>);
+pub struct Secrets(Vec<String>);
 
 /// Shorter ones would blot out ordinary words.
 const SHORTEST: usize = 8;
 
 impl Secrets {
     /// The token from the environment and from huggingface_hub's file.
-    pub(super) fn of_this_user() -> Self {
+    pub fn of_this_user() -> Self {
         let folder = |name: &str| std::env::var_os(name).map(std::path::PathBuf::from);
         let home = folder("HF_HOME").or_else(|| folder("HOME").map(|home| home.join(".cache/huggingface")));
         let file = folder("HF_TOKEN_PATH").or_else(|| home.map(|home| home.join("token")));
@@ -20,13 +20,14 @@ impl Secrets {
         Self(all.map(|token| token.trim().to_owned()).filter(|token| token.len() >= SHORTEST).collect())
     }
 
-    fn mask(&self, text: &str) -> Option<String> {
+    /// `text` without the secrets that stand in it, if any do.
+    pub fn mask(&self, text: &str) -> Option<String> {
         let found = self.0.iter().any(|secret| text.contains(secret.as_str()));
         found.then(|| self.0.iter().fold(text.to_owned(), |text, secret| text.replace(secret.as_str(), "***")))
     }
 
     /// The message with `***` in the place of secrets.
-    pub(super) fn masked(&self, mut message: JupyterMessage) -> JupyterMessage {
+    pub fn masked(&self, mut message: JupyterMessage) -> JupyterMessage {
         if self.0.is_empty() {
             return message;
         }

@@ -1,0 +1,129 @@
+//! What JupyterLab needs, made where it is missing: `.venv`, the kernel, its prelude.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::failure::Failure;
+use crate::{interrupt, output};
+
+/// The kernel's configuration, from the root.
+pub(super) const CONFIG: &str = "kernel/ferrotune.toml";
+const REQUIREMENTS: &str = include_str!("requirements.txt");
+/// In the environment: the requirements that it has.
+const INSTALLED: &str = "ferrotune-lab.txt";
+
+/// A Python environment with JupyterLab and the kernel.
+pub(super) struct Lab {
+    venv: PathBuf,
+    kernel: PathBuf,
+    config: PathBuf,
+}
+
+impl Lab {
+    /// Makes what is not there yet; what is there stays. `kernel` is taken as it is, else one is built.
+    pub(super) fn set_up(root: &Path, kernel: Option<PathBuf>) -> Result<Self, Failure> {
+        needs_rust()?;
+        let venv = root.join(".venv");
+        environment(&venv)?;
+        let kernel = match kernel {
+            Some(kernel) => std::path::absolute(kernel).map_err(|e| Failure::Input(format!("`--kernel`: {e}.")))?,
+            None => build_kernel(root)?,
+        };
+        let lab = Self { kernel, config: root.join(CONFIG), venv };
+        output::status("installing the kernel");
+        let mut install = lab.kernel(&["install", "--prefix"]);
+        run(install.arg(&lab.venv).stdout(Stdio::null()), "ferrotune-kernel install")?;
+        output::status("compiling what cells find loaded");
+        run(lab.kernel(&["prebuild"]).stdout(Stdio::null()), "ferrotune-kernel prebuild")?;
+        Ok(lab)
+    }
+
+    /// A program of the environment.
+    pub(super) fn program(&self, name: &str) -> Command {
+        let mut command = Command::new(self.venv.join("bin").join(name));
+        // The environment's kernels, not those of a Jupyter elsewhere.
+        command.env_remove("JUPYTER_PATH").env_remove("JUPYTER_DATA_DIR");
+        command
+    }
+
+    /// The command by which other editors learn of the kernel.
+    pub(super) fn install_for_user(&self) -> String {
+        format!("{} install --user --config {}", self.kernel.display(), self.config.display())
+    }
+
+    /// Runs a notebook by Jupyter's client and returns where its outputs are.
+    pub(super) fn run_notebook(&self, root: &Path, notebook: &Path) -> Result<PathBuf, Failure> {
+        output::status(format!("running `{}`", notebook.display()));
+        let folder = root.join("target/lab");
+        let mut nbconvert = self.program("jupyter-nbconvert");
+        nbconvert.args(["--to", "notebook", "--execute", "--log-level", "WARN", "--output-dir"]).arg(&folder);
+        nbconvert.arg("--ExecutePreprocessor.kernel_name=ferrotune").arg(notebook);
+        run(&mut nbconvert, "jupyter nbconvert")?;
+        Ok(folder.join(notebook.file_name().unwrap_or_default()))
+    }
+
+    fn kernel(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.kernel);
+        command.args([arguments[0], "--config"]).arg(&self.config).args(&arguments[1..]);
+        command
+    }
+}
+
+/// The kernel compiles cells: it takes cargo, and the sources of Rust's library for completion.
+fn needs_rust() -> Result<(), Failure> {
+    let sysroot = Command::new("rustc").args(["--print", "sysroot"]).output();
+    let Some(sysroot) = sysroot.ok().filter(|output| output.status.success()) else {
+        return Err(Failure::Running("`rustc` could not be run. Install Rust, and put it on the PATH.".into()));
+    };
+    let sysroot = String::from_utf8_lossy(&sysroot.stdout).trim().to_owned();
+    let sources = Path::new(&sysroot).join("lib/rustlib/src/rust/library");
+    if sources.is_dir() {
+        return Ok(());
+    }
+    let what = format!("Rust's sources are not in `{}`", sources.display());
+    Err(Failure::Running(format!(
+        "{what}. Run `rustup component add rust-src`, or install your system's package of them."
+    )))
+}
+
+fn build_kernel(root: &Path) -> Result<PathBuf, Failure> {
+    output::status("building the kernel");
+    let mut cargo = Command::new("cargo");
+    run(cargo.current_dir(root).args(["build", "--release", "--locked", "-p", "ferrotune-kernel"]), "cargo")?;
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), |dir| root.join(dir));
+    Ok(target.join("release/ferrotune-kernel"))
+}
+
+/// `.venv` with what is required.
+fn environment(venv: &Path) -> Result<(), Failure> {
+    let installed = venv.join(INSTALLED);
+    if std::fs::read_to_string(&installed).is_ok_and(|text| text == REQUIREMENTS) {
+        return Ok(());
+    }
+    if !venv.join("bin/python").exists() {
+        output::status(format!("making a Python environment in `{}`", venv.display()));
+        let mut python = Command::new("python3");
+        run(python.args(["-m", "venv"]).arg(venv), "python3 -m venv")?;
+    }
+    output::status("installing JupyterLab from PyPI");
+    let required = REQUIREMENTS.lines().filter(|line| !line.starts_with('#') && !line.trim().is_empty());
+    let mut pip = Command::new(venv.join("bin/python"));
+    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]).args(required);
+    run(&mut pip, "pip")?;
+    std::fs::write(&installed, REQUIREMENTS)
+        .map_err(|e| Failure::Running(format!("could not write `{}`: {e}.", installed.display())))
+}
+
+/// Runs a program to its end; what it says goes where this command's words go.
+fn run(command: &mut Command, name: &str) -> Result<(), Failure> {
+    let status = command.stdin(Stdio::null()).status();
+    let status =
+        status.map_err(|e| Failure::Running(format!("`{name}` could not be started: {e}. Is it installed?")))?;
+    if interrupt::asked() {
+        return Err(Failure::Interrupted("the set-up goes on where it stopped when this command is run again.".into()));
+    }
+    if status.success() {
+        return Ok(());
+    }
+    Err(Failure::Running(format!("`{name}` failed; it says why above. Run this command again once that is mended.")))
+}

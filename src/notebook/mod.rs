@@ -1,0 +1,121 @@
+//! What a notebook's cells call: a run in four steps, each shown while it lasts and stopped by an interrupt.
+//!
+//! ```no_run
+//! use ferrotune::notebook::{evaluate, prepare, read, train};
+//! use ferrotune::train::RunConfig;
+//!
+//! let config = RunConfig { data: "train.jsonl".into(), output_dir: "runs/first".into(), ..RunConfig::default() };
+//! let mut session = prepare(config)?;
+//! let training = train(&mut session)?;
+//! let evaluation = evaluate(&session, &read("test.jsonl", 20)?)?;
+//! # Ok::<(), ferrotune::Error>(())
+//! ```
+
+mod training;
+
+use crate::data::{self, Record};
+use crate::evaluate::{self, Evaluation};
+use crate::show::{Progress, Table};
+use crate::train::{RunConfig, Session};
+use crate::{Result, device, hub, interrupt};
+
+pub use training::{Training, train};
+
+/// The longest answer, in tokens; the orders' are at most 67.
+const MAX_NEW_TOKENS: usize = 80;
+const BATCH_SIZE: usize = 50;
+
+/// Finds the model and the data that `config` names, and loads them.
+///
+/// Errors: those of [`hub::session`]; `output_dir` holds another run.
+pub fn prepare(config: RunConfig) -> Result<Session> {
+    config.check_output_dir()?;
+    device::on_pool(|| {
+        let device = device::choose(device::Wanted::Auto)?.device;
+        let mut bar = Progress::new(0, "loading the model");
+        let session = hub::session(config, device, &mut |note| println!("{note}"), &mut (), |done, all| {
+            bar.total(all as u64);
+            bar.set(done as u64);
+        });
+        bar.finish();
+        session
+    })
+}
+
+/// The first `n` records of a data set.
+///
+/// Errors: those of [`hub::resolve_data`] and [`data::load`].
+pub fn read(name: &str, n: usize) -> Result<Vec<Record>> {
+    let mut records = data::load(&hub::resolve_data(name)?)?;
+    records.truncate(n);
+    Ok(records)
+}
+
+/// Lets the model as it stands answer every record. After an interrupt, what is finished is scored, and `interrupted` set.
+///
+/// Errors: those of [`evaluate::answers`].
+pub fn evaluate(session: &Session, records: &[Record]) -> Result<Evaluation> {
+    interrupt::begin();
+    device::on_pool(|| {
+        let config = evaluate::greedy(&session.pretrained, MAX_NEW_TOKENS, BATCH_SIZE);
+        let mut bar = Progress::new(records.len() as u64, "answers");
+        let Session { decoder, pretrained, template, .. } = session;
+        let on_progress = &mut |done: usize, _| bar.set(done as u64);
+        evaluate::answers(decoder, pretrained, template, records, &config, on_progress, &interrupt::asked)
+    })
+}
+
+/// What the model as it stands answers to `input`, under the instruction that its data shares.
+///
+/// Errors: those of [`evaluate`].
+pub fn answer(session: &Session, input: &str) -> Result<String> {
+    let instruction = session.instruction.clone().unwrap_or_default();
+    let record = Record { instruction, input: input.into(), output: String::new() };
+    let evaluation = evaluate(session, &[record])?;
+    Ok(evaluation.examples.into_iter().next().map_or_else(String::new, |scored| scored.answer))
+}
+
+/// Answers before and after a training, side by side: the records that both evaluations finished.
+pub fn compare(records: &[Record], before: &Evaluation, after: &Evaluation) -> Table {
+    let mut table = Table::new(["order", "before", "after", "right"]).limit(0, 40).limit(1, 40).limit(2, 60);
+    for new in &after.examples {
+        let old = before.examples.iter().find(|old| old.index == new.index);
+        if let (Some(old), Some(record)) = (old, records.get(new.index)) {
+            let right = if new.exact_match { "✓" } else { "✗" };
+            table.row([record.input.as_str(), old.answer.trim(), new.answer.trim(), right]);
+        }
+    }
+    table
+}
+
+/// The scores of evaluations under their names.
+pub fn scores(evaluations: &[(&str, &Evaluation)]) -> Table {
+    let mut table = Table::new(["", "exact match", "valid JSON", "orders"]).right(1).right(2).right(3);
+    for (name, evaluation) in evaluations {
+        let scores = evaluation.scores;
+        let [exact, valid] = [scores.exact_match, scores.valid_json].map(|rate| format!("{:.0}%", 100.0 * rate));
+        table.row([(*name).to_owned(), exact, valid, scores.n.to_string()]);
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::evaluate::score;
+    use crate::generate::Finish;
+
+    #[test]
+    fn only_what_both_finished_is_compared() {
+        let record = |input: &str| Record { instruction: "i".into(), input: input.into(), output: "{}".into() };
+        let records = [record("a"), record("b")];
+        let answer = |index, text| score(index, "{}", text, Finish::Stop);
+        let before = Evaluation::new(vec![answer(0, "no"), answer(1, "no")], false);
+        let after = Evaluation::new(vec![answer(1, "{}")], true);
+        let text = compare(&records, &before, &after).to_text();
+        assert!(text.lines().nth(2).is_some_and(|line| line.starts_with("b ") && line.ends_with('✓')), "{text}");
+        assert_eq!(text.lines().count(), 3, "{text}");
+        let text = scores(&[("before", &before), ("after", &after)]).to_text();
+        assert!(text.contains("0%") && text.contains("100%"), "{text}");
+    }
+}
