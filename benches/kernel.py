@@ -95,6 +95,20 @@ class Kernel:
 
 
 
+def starts(n: int) -> dict:
+    """How long the kernels take to start, each alone."""
+    seen = {"ours": [], "evcxr": []}
+    for _ in range(n):
+        for name, times in zip(("ferrotune", "stock"), seen.values()):
+            kernel = Kernel(name)
+            times.append((kernel.kernel_info, kernel.ready))
+            kernel.end()
+    return {
+        what: {name: statistics.median(times[i] for times in all) for name, all in seen.items()}
+        for i, what in enumerate(["kernel_info", "first cell done"])
+    }
+
+
 def trivial_cells(ours: Kernel, stock: Kernel, n: int) -> dict:
     kinds = {
         "let x = 1;": lambda i: f"let x{i} = {i};",
@@ -193,16 +207,8 @@ def interrupted(ours: Kernel, output_dir: Path) -> float:
 def measure(args: argparse.Namespace) -> dict:
     import tempfile
 
-    starts = [(Kernel("ferrotune"), Kernel("stock")) for _ in range(3)]
-    for pair in starts[1:]:
-        for kernel in pair:
-            kernel.end()
-    # The first start of each also fills the caches of the system.
-    found = {
-        "kernel_info": {"ours": starts[-1][0].kernel_info, "evcxr": starts[-1][1].kernel_info},
-        "first cell done": {"ours": starts[-1][0].ready, "evcxr": starts[-1][1].ready},
-    }
-    ours, stock = starts[0]
+    found = starts(3)
+    ours, stock = Kernel("ferrotune"), Kernel("stock")
     found |= trivial_cells(ours, stock, args.cells)
     stock.end()
     found["update arrives"] = {"ours": plot_updates(ours)}
@@ -232,7 +238,7 @@ def main() -> None:
     print(f"{'':24}{'ours':>10}{'evcxr':>10}{'ratio':>8}")
     for name, row in found.items():
         other = row.get("evcxr", row.get("command line"))
-        cells = [f"{row['ours']:10.2f}", f"{other:10.2f}" if other is not None else " " * 10]
+        cells = [f"{row['ours']:10.3f}", f"{other:10.3f}" if other is not None else " " * 10]
         cells.append(f"{row['ratio']:8.2f}" if "ratio" in row else "")
         print(f"{name:24}{''.join(cells)}")
     print("Seconds, except for the training's speed, which stands beside that of the command line.")

@@ -18,6 +18,9 @@ use crate::{Error, Result};
 #[serde(deny_unknown_fields)]
 pub struct Config {
     pub prelude: Option<Prelude>,
+    /// Where it was read.
+    #[serde(skip)]
+    pub file: PathBuf,
 }
 
 /// A crate that every cell depends on.
@@ -42,6 +45,7 @@ impl Config {
         let wrong = |what: String| Error::Input(format!("`{}`: {what}", path.display()));
         let text = std::fs::read_to_string(path).map_err(|e| wrong(format!("could not be read: {e}.")))?;
         let mut config: Self = toml::from_str(&text).map_err(|e| wrong(e.to_string().trim_end().to_owned()))?;
+        config.file = std::path::absolute(path)?;
         if let Some(prelude) = &mut config.prelude {
             let folder = path.parent().unwrap_or(Path::new("")).join(&prelude.path);
             prelude.path = std::path::absolute(&folder)?;
@@ -57,9 +61,28 @@ impl Config {
 impl Prelude {
     /// The cell that loads it.
     pub fn cell(&self) -> String {
-        let uses = self.uses.iter().map(|path| format!("use {path};\n"));
-        let dependency = format!(":dep {} = {{ path = {:?} }}\n", self.name, self.path);
-        std::iter::once(dependency).chain(uses).collect()
+        self.dependency() + &self.imports()
+    }
+
+    /// evcxr's command that makes it a dependency.
+    pub fn dependency(&self) -> String {
+        format!(":dep {} = {{ path = {:?} }}\n", self.name, self.path)
+    }
+
+    /// What cells import of it.
+    pub fn imports(&self) -> String {
+        self.uses.iter().map(|path| format!("use {path};\n")).collect()
+    }
+
+    /// Whether a line of a cell makes this very crate a dependency. Relative paths are from the current folder.
+    pub fn is_asked_for_by(&self, line: &str) -> bool {
+        let Some((name, settings)) = line.trim().strip_prefix(":dep ").and_then(|rest| rest.split_once('=')) else {
+            return false;
+        };
+        let path = toml::from_str::<toml::Table>(&format!("it = {settings}")).ok();
+        let path = path.as_ref().and_then(|table| table["it"].get("path")?.as_str()).map(Path::new);
+        let same = |path: &Path| path.canonicalize().ok() == self.path.canonicalize().ok();
+        name.trim().replace('-', "_") == self.name.replace('-', "_") && path.is_some_and(same)
     }
 }
 
@@ -79,7 +102,20 @@ mod tests {
         std::fs::write(folder.path().join("toys/Cargo.toml"), "").unwrap();
         let path = folder.path().join("toys");
         let cell = format!(":dep toys = {{ path = {path:?} }}\nuse toys::*;\n");
-        assert_eq!(Config::read(&file).unwrap().prelude.unwrap().cell(), cell);
+        let prelude = Config::read(&file).unwrap().prelude.unwrap();
+        assert_eq!(prelude.cell(), cell);
+
+        let asked = |line: &str| prelude.is_asked_for_by(&line.replace("HERE", &folder.path().display().to_string()));
+        assert!(asked(":dep toys = { path = \"HERE/toys\" }") && asked("  :dep toys={path=\"HERE/toys/../toys\"}"));
+        for line in [
+            ":dep toys",
+            ":dep toys = \"1\"",
+            ":dep toys = { path = \"HERE\" }",
+            ":dep a = { path = \"HERE/toys\" }",
+            "x",
+        ] {
+            assert!(!asked(line), "{line}");
+        }
     }
 
     #[test]

@@ -14,6 +14,7 @@ pub mod config;
 pub mod engine;
 pub mod error;
 pub mod execute;
+pub mod prebuild;
 pub mod secrets;
 pub mod server;
 pub mod warm_up;

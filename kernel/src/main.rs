@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use ferrotune_kernel::{child, cmd};
+use ferrotune_kernel::{cache, child, cmd};
 
 /// A Jupyter kernel for Rust.
 #[derive(Parser)]
@@ -37,6 +37,10 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    if let Some(error) = cache::toolchain::stand_in() {
+        eprintln!("cargo could not be run: {error}");
+        return ExitCode::from(1);
+    }
     // The process that runs cells is this program, too, and never comes back from here.
     if let Err(error) = child::prepare() {
         eprintln!("the process that runs cells could not be set up: {error}");

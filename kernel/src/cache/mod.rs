@@ -4,26 +4,35 @@
 //! .cargo/config.toml     how everything here is compiled
 //! slots/PID              the folder in which a kernel compiles; slots/PID.lock is locked while it is in use
 //! prebuilt/KEY           a prelude, compiled: what a slot begins with; prebuilt/KEY.lock is locked by who compiles it
+//! toolchains/NAME        the machine's toolchain, but for cargo
 //! ```
 
 mod clone;
 mod prebuilt;
 mod slot;
+pub mod toolchain;
 
 use std::path::PathBuf;
 
-pub use prebuilt::{Build, Prebuilt};
+pub use prebuilt::{Build, Direct, Prebuilt};
 pub use slot::Slot;
 
 use crate::{Error, Result};
 
-/// Cells run at full speed: this stands above every slot and overrides what evcxr writes into its manifest.
+/// Cells run at full speed: this stands above every slot and overrides what evcxr writes into its manifest. What is compiled
+/// incrementally, as cells are, is not optimized across units of code; what they depend on shall be.
 const PROFILE: &str = "\
 [profile.dev]
 opt-level = 3
 debug-assertions = false
 overflow-checks = false
+
+[profile.dev.package.\"*\"]
+incremental = false
 ";
+
+/// In a slot: what rust-analyzer is told of the packages there.
+const METADATA: &str = "metadata.json";
 
 /// The folder, with what is common to all in it.
 ///

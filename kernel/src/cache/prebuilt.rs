@@ -1,27 +1,35 @@
 //! A prelude that was compiled before: once for each toolchain and configuration, and again when its sources change.
 
+mod metadata;
+mod sources;
+
 use std::fs::File;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, SystemTime};
+use std::thread::JoinHandle;
 
 use super::clone::clone;
-use super::{PROFILE, root};
+use super::{METADATA, PROFILE, root};
 use crate::config::Prelude;
 use crate::{Error, Result};
 
 /// What cargo built, by its name in a slot.
 const TARGET: &str = "target";
 const LOCK: &str = "Cargo.lock";
-/// The prelude's source files as they were: a line each of time, length and path.
+/// The prelude's source files as they were.
 const SOURCES: &str = "sources";
+/// Stands for the slot's folder in what was written down.
+const SLOT: &str = "{slot}";
 
 /// The place of one prelude.
 #[derive(Debug)]
 pub struct Prebuilt {
     folder: PathBuf,
-    prelude: PathBuf,
+    prelude: Prelude,
+    /// The platform that the compiler runs on.
+    host: String,
 }
 
 /// The right to compile a prelude; nobody else does until it is dropped.
@@ -31,6 +39,18 @@ pub struct Build<'a> {
     _lock: File,
 }
 
+/// A compiled prelude that cells are given as it is, without cargo.
+#[derive(Debug)]
+pub struct Direct {
+    pub prelude: Prelude,
+    /// What the compiler of a cell is told, separated as in `CARGO_ENCODED_RUSTFLAGS`.
+    pub flags: String,
+    slot: PathBuf,
+    lock: PathBuf,
+    /// Brings the libraries, while the engine starts.
+    copy: Option<JoinHandle<io::Result<()>>>,
+}
+
 impl Prebuilt {
     /// Where `prelude` is, or will be, for the toolchain in use.
     ///
@@ -38,71 +58,101 @@ impl Prebuilt {
     pub fn of(prelude: &Prelude) -> Result<Self> {
         let output = Command::new("rustc").arg("-vV").output();
         let toolchain = output.map_err(|e| Error::Engine(format!("`rustc` could not be run: {e}")))?.stdout;
+        let toolchain = String::from_utf8_lossy(&toolchain).into_owned();
+        let host = toolchain.lines().find_map(|line| line.strip_prefix("host: ")).unwrap_or_default().to_owned();
+        let layout = [TARGET, LOCK, METADATA, SOURCES];
         // A hash that changes with this program's version is as good as one that does not.
         let mut hasher = DefaultHasher::new();
-        (toolchain, env!("CARGO_PKG_VERSION"), PROFILE, &prelude.name, &prelude.path, &prelude.uses).hash(&mut hasher);
+        (toolchain, env!("CARGO_PKG_VERSION"), layout, PROFILE, &prelude.name, &prelude.path, &prelude.uses)
+            .hash(&mut hasher);
         let all = root()?.join("prebuilt");
         std::fs::create_dir_all(&all).map_err(Error::write(&all))?;
         let folder = all.join(format!("{}-{:016x}", prelude.name, hasher.finish()));
-        Ok(Self { folder, prelude: prelude.path.clone() })
+        Ok(Self { folder, prelude: prelude.clone(), host })
     }
 
-    /// Makes `slot` begin with what is here. Then nothing is left to be built, or the right to build the rest is returned.
-    /// Waits where another kernel is building; `on_wait` is called first.
+    /// Whether it is there and no source has changed since.
+    pub fn is_fresh(&self) -> bool {
+        std::fs::read_to_string(self.folder.join(SOURCES)).is_ok_and(|text| sources::unchanged(&text))
+    }
+
+    /// The right to compile it, unless it is fresh by then. Waits where another kernel is at it; `on_wait` is called first.
     ///
     /// Errors: [`Error::Write`].
-    pub fn begin(&self, slot: &Path, on_wait: impl FnOnce()) -> Result<Option<Build<'_>>> {
+    pub fn build(&self, on_wait: impl FnOnce()) -> Result<Option<Build<'_>>> {
+        let lock = self.lock(on_wait)?;
+        Ok((!self.is_fresh()).then_some(Build { prebuilt: self, _lock: lock }))
+    }
+
+    /// Gives what is here to `slot`; `None` where it has to be compiled first, or is no dynamic library.
+    ///
+    /// Errors: [`Error::Write`].
+    pub fn give(&self, slot: &Path) -> Result<Option<Direct>> {
+        let lock = self.lock(|| {})?;
+        let Ok(metadata) = std::fs::read_to_string(self.folder.join(METADATA)) else { return Ok(None) };
+        let debug = |target: &str| slot.join(TARGET).join(target).join("debug/deps");
+        let (deps, of_host) = (debug(&self.host), debug(""));
+        let name = self.prelude.name.replace('-', "_");
+        let library = format!("lib{name}.so");
+        if !self.is_fresh() || !self.folder.join(TARGET).join(&self.host).join("debug/deps").join(&library).exists() {
+            return Ok(None);
+        }
+        let path = slot.join(METADATA);
+        std::fs::write(&path, metadata.replace(SLOT, &slot.display().to_string())).map_err(Error::write(&path))?;
+        let dependency = |folder: &Path| format!("dependency={}", folder.display());
+        let flags = ["-Cprefer-dynamic", "--extern", &format!("{name}={}", deps.join(library).display()), "-L"];
+        let flags = [&flags[..], &[&dependency(&deps), "-L", &dependency(&of_host)]].concat().join("\u{1f}");
+        let (from, to) = (self.folder.join(TARGET), slot.join(TARGET));
+        let copy = std::thread::spawn(move || {
+            let copied = clone(&from, &to);
+            drop(lock);
+            copied
+        });
+        let (slot, lock) = (slot.to_owned(), self.folder.join(LOCK));
+        Ok(Some(Direct { prelude: self.prelude.clone(), flags, slot, lock, copy: Some(copy) }))
+    }
+
+    fn lock(&self, on_wait: impl FnOnce()) -> Result<File> {
         let path = self.folder.with_extension("lock");
         let lock = File::create(&path).map_err(Error::write(&path))?;
         if lock.try_lock().is_err() {
             on_wait();
             lock.lock().map_err(Error::write(&path))?;
         }
-        let fresh = self.is_fresh();
-        if self.folder.exists() {
-            clone(&self.folder.join(TARGET), &slot.join(TARGET)).map_err(Error::write(slot))?;
-        }
-        Ok((!fresh).then_some(Build { prebuilt: self, _lock: lock }))
-    }
-
-    /// Makes cargo choose the versions of the prelude's dependencies that were chosen before: those of what is prebuilt, else
-    /// those of the prelude's own workspace. Newer ones would have to be compiled.
-    ///
-    /// Errors: [`Error::Write`].
-    pub fn lock_versions(&self, slot: &Path) -> Result<()> {
-        let of_workspace = || self.prelude.ancestors().map(|folder| folder.join(LOCK)).find(|path| path.exists());
-        let fresh = Some(self.folder.join(LOCK)).filter(|_| self.is_fresh());
-        if let Some(path) = fresh.or_else(of_workspace) {
-            std::fs::copy(&path, slot.join(LOCK)).map_err(Error::write(slot))?;
-        }
-        Ok(())
-    }
-
-    /// Whether it is there and no source has changed since.
-    pub fn is_fresh(&self) -> bool {
-        let Ok(sources) = std::fs::read_to_string(self.folder.join(SOURCES)) else { return false };
-        let unchanged = |line: &str| {
-            let path = line.splitn(3, ' ').nth(2);
-            path.and_then(|path| state(Path::new(path))).is_some_and(|now| now == line)
-        };
-        sources.lines().all(unchanged)
+        Ok(lock)
     }
 }
 
 impl Build<'_> {
-    /// Keeps what was built in `slot`.
+    /// Makes `slot` begin with what there is, and with the versions of the prelude's own workspace: newer ones than those
+    /// that it is tested with are not chosen.
     ///
     /// Errors: [`Error::Write`].
+    pub fn begin(&self, slot: &Path) -> Result<()> {
+        let before = self.prebuilt.folder.join(TARGET);
+        if before.exists() {
+            clone(&before, &slot.join(TARGET)).map_err(Error::write(slot))?;
+        }
+        let folders = self.prebuilt.prelude.path.ancestors();
+        match folders.map(|folder| folder.join(LOCK)).find(|path| path.exists()) {
+            Some(path) => std::fs::copy(&path, slot.join(LOCK)).map(drop).map_err(Error::write(slot)),
+            None => Ok(()),
+        }
+    }
+
+    /// Keeps what was built in `slot`.
+    ///
+    /// Errors: [`Error::Write`]; [`Error::Engine`] where cargo cannot tell of it.
     pub fn publish(self, slot: &Path) -> Result<()> {
-        let folder = &self.prebuilt.folder;
+        let Prebuilt { folder, prelude, host } = self.prebuilt;
+        let metadata = metadata::read(slot, host)?.replace(&slot.display().to_string(), SLOT);
         let new = folder.with_extension("new");
         let write = || {
             let _ = std::fs::remove_dir_all(&new);
             clone(&slot.join(TARGET), &new.join(TARGET))?;
             std::fs::copy(slot.join(LOCK), new.join(LOCK))?;
-            let sources = sources(&slot.join(TARGET), &self.prebuilt.prelude);
-            let lines = sources.iter().filter_map(|path| state(path)).map(|line| line + "\n");
-            std::fs::write(new.join(SOURCES), lines.collect::<String>())?;
+            std::fs::write(new.join(METADATA), metadata)?;
+            std::fs::write(new.join(SOURCES), sources::list(&slot.join(TARGET), &prelude.path))?;
             if folder.exists() {
                 std::fs::remove_dir_all(folder)?;
             }
@@ -112,43 +162,21 @@ impl Build<'_> {
     }
 }
 
-/// Time, length and path of a file.
-fn state(path: &Path) -> Option<String> {
-    let metadata = path.metadata().ok()?;
-    let since = metadata.modified().ok()?.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
-    Some(format!("{} {} {}", since.as_nanos(), metadata.len(), path.display()))
-}
-
-/// The source files of the crates that lie outside of cargo's own folders, by what the compiler wrote down, and their
-/// manifests.
-fn sources(target: &Path, prelude: &Path) -> Vec<PathBuf> {
-    let mut found = vec![prelude.join("Cargo.toml")];
-    let mut folders = vec![target.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
-            let path = entry.path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.extension().is_some_and(|e| e == "d") {
-                let text = std::fs::read_to_string(&path).unwrap_or_default();
-                // A rule without dependencies for each source file.
-                let names = text.lines().filter_map(|line| line.strip_suffix(':'));
-                found.extend(names.map(|name| PathBuf::from(name.replace("\\ ", " "))));
-            }
-        }
+impl Direct {
+    /// Waits until the libraries are in the slot.
+    ///
+    /// Errors: [`Error::Write`].
+    pub fn arrive(&mut self) -> Result<()> {
+        let copied = self.copy.take().map_or(Ok(Ok(())), JoinHandle::join);
+        copied.unwrap_or_else(|_| Err(io::Error::other("the copy broke off"))).map_err(Error::write(&self.slot))
     }
-    found.retain(|path| path.is_absolute() && !path.starts_with(target) && !is_cargos(path));
-    let manifest = |path: &PathBuf| path.ancestors().map(|folder| folder.join("Cargo.toml")).find(|path| path.exists());
-    found.extend(found.iter().filter_map(manifest).collect::<Vec<_>>());
-    found.sort();
-    found.dedup();
-    found
-}
 
-/// What cargo downloads is never changed.
-fn is_cargos(path: &Path) -> bool {
-    let parts: Vec<_> = path.components().map(|part| part.as_os_str()).collect();
-    parts
-        .windows(2)
-        .any(|pair| (pair[0] == "registry" && pair[1] == "src") || (pair[0] == "git" && pair[1] == "checkouts"))
+    /// Makes the slot one in which cargo knows the prelude: for cells with dependencies of their own, which may share some.
+    ///
+    /// Errors: [`Error::Write`].
+    pub fn leave(&self) -> Result<()> {
+        let path = self.slot.join(METADATA);
+        std::fs::remove_file(&path).map_err(Error::write(&path))?;
+        std::fs::copy(&self.lock, self.slot.join(LOCK)).map(drop).map_err(Error::write(&self.slot))
+    }
 }

@@ -8,10 +8,8 @@ use std::time::Instant;
 use nbformat::Notebook;
 use nbformat::v4::Cell;
 
-use super::prebuild;
 use crate::cache::Slot;
 use crate::config::Config;
-use crate::engine::Engine;
 use crate::execute::{Collector, execute};
 use crate::{Error, Result, warm_up};
 
@@ -44,9 +42,10 @@ pub fn run(args: &Args) -> Result<()> {
     std::env::set_current_dir(path.parent().unwrap_or(Path::new("/")))?;
 
     let collector = Collector::default();
-    let mut engine = Engine::start(slot.folder(), collector.sink())?;
-    warm_up::load_prelude(&mut engine, &config, slot.folder(), prebuild::tell)
-        .map_err(|failure| Error::Engine(failure.traceback.join("\n")))?;
+    let (mut engine, failure) = warm_up::start(&config, slot.folder(), collector.sink(), |line| eprintln!("{line}"))?;
+    if let Some(failure) = failure {
+        return Err(Error::Engine(failure.traceback.join("\n")));
+    }
     let all = notebook.cells.iter().filter(|cell| matches!(cell, Cell::Code { .. })).count();
     let begun = Instant::now();
     let on_cell = |number, code: &str| {

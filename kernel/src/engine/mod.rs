@@ -7,6 +7,7 @@ mod output;
 mod relay;
 mod setup;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -17,6 +18,7 @@ use evcxr::{CommandContext, EvalCallbacks, EvalContext};
 use jupyter_protocol::Media;
 use serde_json::Value;
 
+use crate::cache::{Direct, toolchain};
 use crate::{Error, Result, child};
 pub use analysis::{Completions, IsComplete, is_complete};
 pub use failure::Failure;
@@ -49,17 +51,22 @@ pub struct Engine {
     sink: Sink,
     /// The process that the setup cell was run in.
     set_up: usize,
+    /// The prelude, while cargo does not know of it.
+    direct: Option<Direct>,
 }
 
 impl Engine {
-    /// Starts a process; takes some seconds. `folder` is this engine's own, the one that [`crate::slot::TMPDIR`] names.
+    /// Starts a process; takes some seconds. `folder` is the slot of this process; `prelude` was given to it.
     ///
     /// Errors: [`Error::Engine`] where there is no working Rust.
-    pub fn start(folder: &Path, sink: Sink) -> Result<Self> {
+    pub fn start(folder: &Path, prelude: Option<Direct>, sink: Sink) -> Result<Self> {
         let socket = folder.join("output");
         let relay = Relay::listen(&socket, sink.clone())?;
         let mut command = Command::new(std::env::current_exe()?);
         command.env(child::SOCKET, &socket).env(RICH_STDOUT, "1").env("LD_LIBRARY_PATH", library_path()?);
+        toolchain::VARIABLES.iter().for_each(|name| {
+            command.env_remove(name);
+        });
         let (context, outputs) =
             EvalContext::with_subprocess_command(command).map_err(|e| Error::Engine(e.to_string()))?;
         // The relay takes everything; what still comes this way was written before it was there.
@@ -78,7 +85,7 @@ impl Engine {
         }
         let context = CommandContext::with_eval_context(context);
         let interrupter = Interrupter::new(context.process_handle());
-        let mut engine = Self { context, relay, interrupter, sink, set_up: 0 };
+        let mut engine = Self { context, relay, interrupter, sink, set_up: 0, direct: prelude };
         engine.set_up()?;
         Ok(engine)
     }
@@ -93,6 +100,10 @@ impl Engine {
         if let Err(error) = self.set_up() {
             return Outcome::Failed(Failure::new("Error", error.to_string()));
         }
+        let code = match self.without_the_prelude(code) {
+            Ok(code) => code,
+            Err(error) => return Outcome::Failed(Failure::new("Error", error.to_string())),
+        };
         self.relay.begin();
         self.interrupter.begin();
         let relay = self.relay.clone();
@@ -105,7 +116,7 @@ impl Engine {
                 })
             },
         };
-        let result = catch_unwind(AssertUnwindSafe(|| self.context.execute_with_callbacks(code, &mut callbacks)));
+        let result = catch_unwind(AssertUnwindSafe(|| self.context.execute_with_callbacks(&code, &mut callbacks)));
         let (stage, compiler_ended) = self.interrupter.end();
         let (fault, caught) = self.relay.end();
         if let Some(relay::Fault::Panic { message, place }) = caught {
@@ -119,7 +130,7 @@ impl Engine {
             Ok(Err(_)) if compiler_ended => {
                 Outcome::Failed(Failure::new("Interrupted", "the compiler was stopped; nothing of the cell has run"))
             }
-            Ok(Err(error)) => Outcome::Failed(Failure::of_error(&error, code)),
+            Ok(Err(error)) => Outcome::Failed(Failure::of_error(&error, &code)),
             Ok(Ok(_)) if nobody.get() && stage == Stage::Asked => {
                 Outcome::Failed(Failure::new("Interrupted", "the cell waited for input"))
             }
@@ -149,9 +160,34 @@ impl Engine {
         if self.set_up == processes {
             return Ok(());
         }
-        self.context.execute(setup::CELL).map_err(|e| Error::Engine(e.to_string()))?;
+        if let Some(direct) = &mut self.direct {
+            direct.arrive()?;
+        }
+        let prelude = self.direct.as_ref().map(|direct| build_flags(&direct.flags) + &direct.prelude.imports());
+        let cell = prelude.unwrap_or_else(|| build_flags(FLAGS)) + setup::CELL;
+        self.context.execute(&cell).map_err(|e| Error::Engine(e.to_string()))?;
         self.set_up = processes;
         Ok(())
+    }
+
+    /// The cell without a line that asks for the prelude that is there. A cell that asks for something else gets an engine in
+    /// which cargo knows the prelude, and both share what they both depend on.
+    fn without_the_prelude<'a>(&mut self, code: &'a str) -> Result<Cow<'a, str>> {
+        let Some(direct) = &self.direct else { return Ok(code.into()) };
+        let commands = || code.lines().filter(|line| line.trim_start().starts_with(":dep "));
+        if commands().next().is_none() {
+            return Ok(code.into());
+        }
+        if commands().all(|line| direct.prelude.is_asked_for_by(line)) {
+            // Errors tell of lines by their number.
+            let blank = |line| if direct.prelude.is_asked_for_by(line) { "" } else { line };
+            return Ok(code.lines().map(blank).collect::<Vec<_>>().join("\n").into());
+        }
+        direct.leave()?;
+        let cell = build_flags(FLAGS) + &direct.prelude.dependency();
+        self.direct = None;
+        self.context.execute(&cell).map_err(|e| Error::Engine(e.to_string()))?;
+        Ok(code.into())
     }
 
     fn killed(&self) -> Failure {
@@ -171,6 +207,14 @@ impl Drop for Engine {
         // evcxr would wait for the running code.
         self.interrupter.kill();
     }
+}
+
+/// How cells are compiled; evcxr's own choice.
+const FLAGS: &str = "-Cprefer-dynamic";
+
+/// evcxr's command that sets them.
+fn build_flags(flags: &str) -> String {
+    format!(":build_env CARGO_ENCODED_RUSTFLAGS={flags}\n")
 }
 
 /// Where cells find Rust's standard library, which they share. What the compiler writes into them is a relative path, which

@@ -1,11 +1,10 @@
 //! The thread that has the engine: one cell after the other.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
 
 use jupyter_protocol::{
     CompleteReply, ErrorOutput, ExecuteInput, ExecuteReply, ExecuteRequest, ExecuteResult, ExecutionCount,
@@ -18,10 +17,7 @@ use super::shell::nothing_found;
 use super::{Kernel, Replies};
 use crate::config::Config;
 use crate::engine::{Engine, Failure, Outcome, Output, Sink, media};
-use crate::warm_up::{self, Note};
-
-/// How often a person who waits for the prelude is told how far it is.
-const PROGRESS: Duration = Duration::from_secs(10);
+use crate::warm_up;
 
 /// Something that needs the compiler.
 pub(super) enum Job {
@@ -43,15 +39,39 @@ pub(super) fn start(kernel: Arc<Kernel>, jobs: Receiver<Job>, config: Config, fo
     std::thread::spawn(move || {
         let payload = Arc::default();
         let sink = sink(kernel.clone(), Arc::clone(&payload));
-        let engine = Engine::start(&folder, sink).map_err(|error| Failure::new("KernelError", error.to_string()));
+        let engine = warm_up(&kernel, &config, &folder, sink);
         if let Ok(engine) = &engine {
             let _ = kernel.interrupter.set(engine.interrupter());
         }
-        let mut worker = Worker { kernel, replies, engine, payload, count: 0, config: Some(config), folder };
-        worker.load_prelude();
+        let mut worker = Worker { kernel, replies, engine, payload, count: 0 };
         worker.kernel.busy.store(false, Ordering::SeqCst);
-        jobs.into_iter().for_each(|job| worker.work(job));
+        let mut primed = false;
+        while let Some(job) = if primed { jobs.recv().ok() } else { jobs.try_recv().ok() }.or_else(|| {
+            // Nobody waits for the compiler now.
+            worker.prime();
+            primed = true;
+            jobs.recv().ok()
+        }) {
+            worker.work(job);
+        }
     });
+}
+
+/// The engine with its prelude, or why there is none. Cells that do without the prelude run all the same.
+fn warm_up(kernel: &Kernel, config: &Config, folder: &Path, sink: Sink) -> Result<Engine, Failure> {
+    let tell = |text: &str| {
+        eprintln!("{text}");
+        kernel.stderr_of_cell(format!("{text}\n"));
+    };
+    match warm_up::start(config, folder, sink, tell) {
+        Ok((engine, failure)) => {
+            if let Some(failure) = failure {
+                tell(&format!("the prelude could not be loaded:\n{}", failure.traceback.join("\n")));
+            }
+            Ok(engine)
+        }
+        Err(error) => Err(Failure::new("KernelError", error.to_string())),
+    }
 }
 
 /// Publishes under the cell that is in work, or was last.
@@ -89,43 +109,13 @@ struct Worker {
     payload: Arc<Mutex<Vec<Payload>>>,
     /// Cells counted so far.
     count: usize,
-    /// What is to be loaded yet: an interrupt may have come while it was compiled.
-    config: Option<Config>,
-    folder: PathBuf,
 }
 
 impl Worker {
-    /// Loads the prelude if it is not loaded. Cells that do without it run all the same.
-    fn load_prelude(&mut self) {
-        let (Some(config), Ok(engine)) = (&self.config, &mut self.engine) else { return };
-        let (kernel, last_line) = (self.kernel.clone(), Mutex::new(Instant::now()));
-        let note = move |note| {
-            let mut last_line = last_line.lock().unwrap_or_else(PoisonError::into_inner);
-            let now = Instant::now();
-            let text = match note {
-                Note::Waiting(name) => format!("`{name}` is being compiled by another kernel; waiting for it\n"),
-                Note::Compiling(name) => {
-                    format!("compiling `{name}` and what it depends on: some minutes, and only this once\n")
-                }
-                Note::Progress { done, all } if all > 0 && now.duration_since(*last_line) >= PROGRESS => {
-                    *last_line = now;
-                    format!("{done} of {all} crates\n")
-                }
-                Note::Progress { .. } => return,
-            };
-            eprint!("{text}");
-            kernel.stderr_of_cell(text);
-        };
-        match warm_up::load_prelude(engine, config, &self.folder, note) {
-            Ok(()) => self.config = None,
-            Err(failure) => {
-                if failure.ename != "Interrupted" {
-                    self.config = None;
-                }
-                let text = format!("the prelude could not be loaded:\n{}\n", failure.traceback.join("\n"));
-                eprint!("{text}");
-                self.kernel.stderr_of_cell(text);
-            }
+    /// Asks about a variable, as nearly every cell does: the first time rust-analyzer reads the standard library for it.
+    fn prime(&mut self) {
+        if let Ok(engine) = &mut self.engine {
+            engine.complete("let it = 1; it.", 15);
         }
     }
 
@@ -192,7 +182,6 @@ impl Worker {
             let input = ExecuteInput { code: code.clone(), execution_count };
             self.kernel.iopub.send(input, Some(request));
         }
-        self.load_prelude();
         let outcome = self.run(code, asked.allow_stdin, request);
         let payload = std::mem::take(&mut *self.payload.lock().unwrap_or_else(PoisonError::into_inner));
         let value = match &outcome {

@@ -81,6 +81,22 @@ fn a_prelude_is_compiled_once_and_again_when_it_changes() {
     assert_eq!(of(3)["outputs"][0]["evalue"], "on purpose");
     assert_eq!(of(4)["outputs"], json!([]));
 
+    // Asked for again, it is the same. Another crate that depends on it shares it, and variables stay.
+    std::fs::create_dir_all(home.join("extra/src")).unwrap();
+    std::fs::write(home.join("extra/src/lib.rs"), "pub fn next() -> usize { toys::id() }").unwrap();
+    let manifest = "[package]\nname = \"extra\"\nedition = \"2024\"\n[dependencies]\ntoys = { path = \"../toys\" }\n";
+    std::fs::write(home.join("extra/Cargo.toml"), manifest).unwrap();
+    let cells: [(&str, &[&str]); 4] = [
+        ("let a = id();", &[]),
+        (":dep toys = { path = \"toys\" }\nuse toys::*;\nlet b = id();", &[]),
+        (":dep extra = { path = \"extra\" }\nlet c = extra::next();", &[]),
+        ("(a, b, c)", &[]),
+    ];
+    std::fs::write(&file, notebook(&cells)).unwrap();
+    let (output, stderr) = run(home, &["execute"], &file);
+    assert!(output.status.success(), "{stderr}");
+    assert_eq!(read()["cells"][4]["outputs"][0]["data"], json!({"text/plain": ["(0, 1, 2)"]}));
+
     // A failure ends the run, and so does one that was promised and does not come; what was shown is kept.
     for (cells, what) in [
         ([("println!(\"kept\"); panic!(\"no\")", &[] as &[&str]), ("println!(\"later\");", &[])], "cell 1 of 2"),
