@@ -33,8 +33,7 @@ pub(super) async fn handle(kernel: &Arc<Kernel>, request: &JupyterMessage, repli
             kernel.iopub.flush().await;
             // The reply is on its way by a task of its own.
             tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-            drop(kernel.slot.lock().unwrap_or_else(PoisonError::into_inner).take());
-            std::process::exit(0);
+            kernel.end();
         }
         _ => eprintln!("a message was dropped: this kernel does not know `{}`", request.header.msg_type),
     }

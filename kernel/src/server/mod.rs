@@ -21,6 +21,7 @@ use jupyter_protocol::{
 };
 use jupyter_zmq_client as zmq;
 use jupyter_zmq_client::RuntimeError;
+use rustix::process::Pid;
 use tokio::sync::mpsc;
 
 use crate::cache::Slot;
@@ -68,6 +69,8 @@ pub fn serve(connection: &ConnectionInfo, config: Config, slot: Slot) -> Result<
 }
 
 async fn run(connection: &ConnectionInfo, config: Config, slot: Slot) -> zmq::Result<()> {
+    // Jupyter says by a variable that kernels are to end with it.
+    let (jupyter, wants_an_end) = (rustix::process::getppid(), std::env::var_os("JPY_PARENT_PID").is_some());
     let session = &format!("ferrotune-{}", std::process::id());
     let iopub = zmq::create_kernel_iopub_xpub_connection(connection, session).await?;
     let shell = zmq::create_kernel_shell_connection(connection, session).await?;
@@ -97,12 +100,23 @@ async fn run(connection: &ConnectionInfo, config: Config, slot: Slot) -> zmq::Re
         slot: Mutex::new(Some(slot)),
     });
     kernel.iopub.status(ExecutionState::Starting, None);
+    if wants_an_end {
+        tokio::spawn(ends_with(jupyter, kernel.clone()));
+    }
     let (replies, of_shell) = replies(shell);
     worker::start(kernel.clone(), queue, config, folder, replies.clone());
     tokio::spawn(shell::serve(kernel.clone(), of_shell, replies));
     let (replies, of_control) = self::replies(control);
     control::serve(kernel, of_control, replies).await;
     Ok(())
+}
+
+/// Ends this process when Jupyter, which started it, is gone.
+async fn ends_with(jupyter: Option<Pid>, kernel: Arc<Kernel>) {
+    while rustix::process::getppid() == jupyter {
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    }
+    kernel.end();
 }
 
 /// Splits a socket: a task sends what comes into the channel.
@@ -144,6 +158,15 @@ impl Kernel {
         self.iopub.status(ExecutionState::Busy, Some(request));
         let _ = replies.send(JupyterMessage::new(content, Some(request)));
         self.iopub.status(ExecutionState::Idle, Some(request));
+    }
+
+    /// Ends this process and those that it started, and takes its folder away.
+    fn end(&self) -> ! {
+        if let Some(interrupter) = self.interrupter.get() {
+            interrupter.kill();
+        }
+        drop(self.slot.lock().unwrap_or_else(PoisonError::into_inner).take());
+        std::process::exit(0);
     }
 
     /// No cell that was asked for until now will run.

@@ -69,6 +69,34 @@ fn the_process_of_the_cells_ends_with_a_kernel_that_is_killed() {
 }
 
 #[test]
+fn a_kernel_ends_with_the_jupyter_that_started_it() {
+    let home = tempfile::tempdir().unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let ports = runtime.block_on(zmq::peek_ports([127, 0, 0, 1].into(), 5)).unwrap();
+    let connection = json!({"ip": "127.0.0.1", "transport": "tcp", "shell_port": ports[0], "iopub_port": ports[1],
+        "stdin_port": ports[2], "control_port": ports[3], "hb_port": ports[4], "key": "k",
+        "signature_scheme": "hmac-sha256"});
+    let file = home.path().join("connection.json");
+    std::fs::write(&file, connection.to_string()).unwrap();
+    let kernel = command(home.path());
+    let mut jupyter = std::process::Command::new("sh");
+    jupyter.args(["-c", "\"$@\" & echo $!; wait", "sh"]).arg(kernel.get_program()).args(["run", "--connection-file"]);
+    jupyter.arg(&file).env("JPY_PARENT_PID", "1").stdout(std::process::Stdio::piped());
+    jupyter.envs(kernel.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let mut jupyter = jupyter.stderr(std::process::Stdio::null()).spawn().unwrap();
+    let mut pid = String::new();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(jupyter.stdout.take().unwrap()), &mut pid).unwrap();
+    while TcpStream::connect(("127.0.0.1", ports[0])).is_err() {
+        std::thread::yield_now();
+    }
+    jupyter.kill().unwrap();
+    jupyter.wait().unwrap();
+    while Path::new("/proc").join(pid.trim()).join("exe").exists() {
+        std::thread::yield_now();
+    }
+}
+
+#[test]
 fn only_this_machine_is_served() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("connection.json");

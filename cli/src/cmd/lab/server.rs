@@ -39,11 +39,7 @@ impl Server {
             "--ServerApp.answer_yes=True",
             "--allow-root",
         ]);
-        jupyter.args([
-            "--log-level=WARN",
-            "--LabApp.news_url=",
-            "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
-        ]);
+        jupyter.arg("--log-level=WARN");
         jupyter.arg(format!("--ServerApp.port={port}")).arg(format!("--LabApp.default_url=/lab/tree/{notebook}"));
         jupyter.arg(format!("--ServerApp.root_dir={}", root.display()));
         if !open {
@@ -56,7 +52,7 @@ impl Server {
             ))
         })?;
         let mut server = Self { process, port, token, notebook };
-        while !server.answers() {
+        while !server.asked("GET /api/status") {
             if interrupt::asked() {
                 return Err(Failure::Interrupted("JupyterLab had not started yet.".into()));
             }
@@ -72,26 +68,26 @@ impl Server {
         format!("http://127.0.0.1:{}/lab/tree/{}?token={}", self.port, self.notebook, self.token)
     }
 
-    /// Waits until the server ends, as it does on Ctrl-C.
+    /// Waits until the server ends, or until this command is asked to stop, which ends the server.
     pub(super) fn wait(mut self) -> Result<(), Failure> {
-        let status = self.process.wait();
-        match status {
-            _ if interrupt::asked() => Ok(()),
-            Ok(status) if status.success() => Ok(()),
-            _ => Err(Failure::Running("JupyterLab ended; it says why above.".into())),
+        while !interrupt::asked() {
+            match self.process.try_wait() {
+                Ok(Some(status)) if status.success() || interrupt::asked() => return Ok(()),
+                Ok(None) => std::thread::sleep(LOOK),
+                _ => return Err(Failure::Running("JupyterLab ended; it says why above.".into())),
+            }
         }
+        Ok(())
     }
 
-    /// Whether the server is there and takes the token.
-    fn answers(&self) -> bool {
+    /// Sends a request, and returns whether the server is there, takes the token, and does what is asked.
+    fn asked(&self, request: &str) -> bool {
         let ask = || {
             let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port))?;
             stream.set_read_timeout(Some(Duration::from_secs(10)))?;
             let Self { port, token, .. } = self;
-            write!(
-                stream,
-                "GET /api/status HTTP/1.0\r\nHost: 127.0.0.1:{port}\r\nAuthorization: token {token}\r\n\r\n"
-            )?;
+            let headers = format!("Host: 127.0.0.1:{port}\r\nAuthorization: token {token}\r\nContent-Length: 0");
+            write!(stream, "{request} HTTP/1.0\r\n{headers}\r\n\r\n")?;
             let mut answer = String::new();
             stream.read_to_string(&mut answer)?;
             Ok::<_, std::io::Error>(answer)
@@ -102,7 +98,10 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        let _ = self.process.kill();
+        // Killed, it would leave its kernels behind.
+        if !self.asked("POST /api/shutdown") && !interrupt::asked() {
+            let _ = self.process.kill();
+        }
         let _ = self.process.wait();
     }
 }

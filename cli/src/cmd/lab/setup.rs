@@ -9,6 +9,8 @@ use crate::{interrupt, output};
 /// The kernel's configuration, from the root.
 pub(super) const CONFIG: &str = "kernel/ferrotune.toml";
 const REQUIREMENTS: &str = include_str!("requirements.txt");
+/// JupyterLab asks nobody for news, nor the reader whether it may.
+const SETTINGS: &str = "{\"@jupyterlab/apputils-extension:notification\": {\"fetchNews\": \"false\"}}\n";
 /// In the environment: the requirements that it has.
 const INSTALLED: &str = "ferrotune-lab.txt";
 
@@ -110,8 +112,14 @@ fn environment(venv: &Path) -> Result<(), Failure> {
     let mut pip = Command::new(venv.join("bin/python"));
     pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]).args(required);
     run(&mut pip, "pip")?;
-    std::fs::write(&installed, REQUIREMENTS)
-        .map_err(|e| Failure::Running(format!("could not write `{}`: {e}.", installed.display())))
+    let settings = venv.join("share/jupyter/lab/settings");
+    write(&settings.join("overrides.json"), SETTINGS)?;
+    write(&installed, REQUIREMENTS)
+}
+
+fn write(path: &Path, text: &str) -> Result<(), Failure> {
+    let written = std::fs::create_dir_all(path.parent().unwrap_or(path)).and_then(|()| std::fs::write(path, text));
+    written.map_err(|e| Failure::Running(format!("could not write `{}`: {e}.", path.display())))
 }
 
 /// Runs a program to its end; what it says goes where this command's words go.
