@@ -29,7 +29,7 @@ pub(crate) fn run(_: Args) -> Result<(), Failure> {
         ("GPU", gpu()),
         ("CUDA", cuda()),
         ("Python", python()),
-        ("Jupyter", first_line("jupyter-lab", &["--version"]).unwrap_or_else(|| "not found".into())),
+        ("Jupyter", jupyter()),
         ("HF_HOME", hub::hf_home().map_or_else(|| "no home folder".into(), |path| path.display().to_string())),
         ("token", token()),
     ];
@@ -82,6 +82,14 @@ fn python() -> String {
         Some(pip) => format!("{python}, {}", pip.split(" from ").next().unwrap_or(&pip)),
         None => format!("{python}, without pip"),
     }
+}
+
+/// JupyterLab on the PATH, or where `ferrotune lab` puts it.
+fn jupyter() -> String {
+    let version = |program: &str| first_line(program, &["--version"]);
+    version("jupyter-lab")
+        .or_else(|| version(".venv/bin/jupyter-lab").map(|version| format!("{version}, in .venv")))
+        .unwrap_or_else(|| "not found; `ferrotune lab` sets it up".into())
 }
 
 /// Where a token comes from, never the token.

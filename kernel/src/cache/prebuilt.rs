@@ -9,6 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use super::clone::clone;
 use super::{METADATA, PROFILE, root};
@@ -20,6 +21,8 @@ const TARGET: &str = "target";
 const LOCK: &str = "Cargo.lock";
 /// The prelude's source files as they were.
 const SOURCES: &str = "sources";
+/// How long a prelude that nobody uses is kept: it takes half a gigabyte.
+const KEPT: Duration = Duration::from_secs(30 * 24 * 3600);
 /// Stands for the slot's folder in what was written down.
 const SLOT: &str = "{slot}";
 
@@ -158,7 +161,23 @@ impl Build<'_> {
             }
             std::fs::rename(&new, folder)
         };
-        write().map_err(Error::write(folder))
+        write().map_err(Error::write(folder))?;
+        sweep(folder.parent().unwrap_or(folder));
+        Ok(())
+    }
+}
+
+/// Removes what nobody has used for long. Best effort.
+fn sweep(all: &Path) {
+    let locks = std::fs::read_dir(all).into_iter().flatten().flatten().map(|entry| entry.path());
+    for path in locks.filter(|path| path.extension().is_some_and(|e| e == "lock")) {
+        // Locking writes to it.
+        let used = path.metadata().and_then(|metadata| metadata.modified());
+        let old = used.is_ok_and(|used| used.elapsed().is_ok_and(|age| age > KEPT));
+        if old && File::open(&path).is_ok_and(|lock| lock.try_lock().is_ok()) {
+            let _ = std::fs::remove_dir_all(path.with_extension(""));
+            let _ = std::fs::remove_file(path);
+        }
     }
 }
 
@@ -178,5 +197,28 @@ impl Direct {
         let path = self.slot.join(METADATA);
         std::fs::remove_file(&path).map_err(Error::write(&path))?;
         std::fs::copy(&self.lock, self.slot.join(LOCK)).map(drop).map_err(Error::write(&self.slot))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::SystemTime;
+
+    #[test]
+    fn what_is_not_used_goes() {
+        let all = tempfile::tempdir().unwrap();
+        let path = |name: &str| all.path().join(name);
+        for name in ["new", "old", "locked"] {
+            std::fs::create_dir(path(name)).unwrap();
+            let lock = File::create(path(name).with_extension("lock")).unwrap();
+            if name != "new" {
+                lock.set_modified(SystemTime::now() - 2 * KEPT).unwrap();
+            }
+        }
+        let lock = File::open(path("locked.lock")).unwrap();
+        lock.lock().unwrap();
+        sweep(all.path());
+        assert_eq!(["new", "old", "locked"].map(|name| path(name).exists()), [true, false, true]);
     }
 }

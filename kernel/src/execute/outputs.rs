@@ -98,7 +98,7 @@ impl Outputs {
                 }
                 let mut before = self.cells.values_mut().flatten();
                 let same = |shown: &&mut Shown| display_id.is_some() && shown.display_id == display_id;
-                if let Some(shown) = before.find(|shown| same(&shown)) {
+                if let Some(shown) = before.find(same) {
                     shown.output = output;
                 }
             }

@@ -31,7 +31,7 @@ pub fn progress(total: u64, label: impl Into<String>) -> Progress {
 }
 
 impl Progress {
-    /// A bar at nothing.
+    /// A bar at nothing; with a `total` of 0 it appears at its first move.
     pub fn new(total: u64, label: impl Into<String>) -> Self {
         let every = if Backend::current() == Backend::Frames { EVERY } else { LINE_EVERY };
         let mut bar = Self {
@@ -43,7 +43,9 @@ impl Progress {
             display: None,
             shown: None,
         };
-        bar.refresh(Instant::now());
+        if total > 0 {
+            bar.refresh(Instant::now());
+        }
         bar
     }
 
