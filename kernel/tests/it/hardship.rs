@@ -9,6 +9,7 @@ use jupyter_zmq_client as zmq;
 use serde_json::json;
 
 use crate::frontend::{Frontend, command};
+use crate::interrupt::{ENDLESS, compiler_runs};
 
 #[test]
 fn garbage_is_dropped_and_no_process_is_left() {
@@ -49,7 +50,8 @@ fn garbage_is_dropped_and_no_process_is_left() {
 }
 
 #[test]
-fn the_process_of_the_cells_ends_with_a_kernel_that_is_killed() {
+fn nothing_is_left_of_a_kernel_that_is_killed() {
+    // While a cell runs.
     let mut frontend = Frontend::start();
     let id = frontend.execute("println!(\"{}\", std::process::id()); loop { std::thread::yield_now(); }");
     let cells = loop {
@@ -64,6 +66,24 @@ fn the_process_of_the_cells_ends_with_a_kernel_that_is_killed() {
     frontend.process.wait().unwrap();
     // It ends when it sees that the kernel is gone; the test would hang if it did not.
     while Path::new("/proc").join(&cells).join("exe").exists() {
+        std::thread::yield_now();
+    }
+
+    // While one is compiled.
+    let mut frontend = Frontend::start();
+    frontend.run("();");
+    frontend.execute(ENDLESS);
+    compiler_runs(&frontend);
+    let slot = frontend.slots().remove(0);
+    frontend.process.kill().unwrap();
+    frontend.process.wait().unwrap();
+    let inside = format!("{}/", slot.display());
+    let arguments = |pid: &Path| std::fs::read(pid.join("cmdline")).unwrap_or_default();
+    let left = || {
+        let mut processes = std::fs::read_dir("/proc").unwrap().flatten();
+        processes.any(|process| String::from_utf8_lossy(&arguments(&process.path())).contains(&inside))
+    };
+    while left() || slot.exists() {
         std::thread::yield_now();
     }
 }

@@ -5,6 +5,10 @@ use serde_json::json;
 
 use crate::frontend::Frontend;
 
+/// A macro that never ends: it keeps the compiler busy until it is stopped.
+pub(crate) const ENDLESS: &str =
+    "#![recursion_limit = \"1000000000\"]\nmacro_rules! f { ($($t:tt)*) => { f!($($t)* a a a a) } }\nf!(b);";
+
 /// Waits until the cell says so on standard output.
 fn wait_for(frontend: &mut Frontend, text: &str) {
     loop {
@@ -33,10 +37,8 @@ fn an_interrupt_loses_nothing_and_a_second_one_ends_the_process() {
     assert_eq!(frontend.executed().status, ReplyStatus::Aborted);
     assert_eq!(frontend.run("(kept, result)").value(), json!({"text/plain": "(7, \"partial\")"}));
 
-    // A compiler is stopped. A macro that never ends keeps it busy until then.
-    let endless =
-        "#![recursion_limit = \"1000000000\"]\nmacro_rules! f { ($($t:tt)*) => { f!($($t)* a a a a) } }\nf!(b);";
-    let id = frontend.execute(endless);
+    // A compiler is stopped.
+    let id = frontend.execute(ENDLESS);
     compiler_runs(&frontend);
     frontend.interrupt();
     let outputs = frontend.outputs(&id);
@@ -74,7 +76,7 @@ fn an_interrupt_loses_nothing_and_a_second_one_ends_the_process() {
 }
 
 /// Waits until the kernel has a rustc at work.
-fn compiler_runs(frontend: &Frontend) {
+pub(crate) fn compiler_runs(frontend: &Frontend) {
     let kernel = frontend.process.id();
     let parent = |pid: u32| -> Option<(u32, String)> {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
