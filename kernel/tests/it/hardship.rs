@@ -11,6 +11,19 @@ use serde_json::json;
 use crate::frontend::{Frontend, command};
 use crate::interrupt::{ENDLESS, compiler_runs};
 
+/// Runs a cell that never ends, and returns the number of the process that it runs in.
+fn busy(frontend: &mut Frontend) -> String {
+    let id = frontend.execute("println!(\"{}\", std::process::id()); loop { std::thread::yield_now(); }");
+    loop {
+        let message = frontend.published();
+        if message.parent_header.is_some_and(|p| p.msg_id == id)
+            && let Content::StreamContent(stream) = message.content
+        {
+            return stream.text.trim().to_owned();
+        }
+    }
+}
+
 #[test]
 fn garbage_is_dropped_and_no_process_is_left() {
     let mut frontend = Frontend::start();
@@ -36,15 +49,7 @@ fn garbage_is_dropped_and_no_process_is_left() {
     assert_eq!(frontend.run("2 + 2").value(), json!({"text/plain": "4"}));
 
     // A restart does not wait for the cell.
-    let id = frontend.execute("println!(\"{}\", std::process::id()); loop { std::thread::yield_now(); }");
-    let cells = loop {
-        let message = frontend.published();
-        if message.parent_header.is_some_and(|p| p.msg_id == id)
-            && let Content::StreamContent(stream) = message.content
-        {
-            break stream.text.trim().to_owned();
-        }
-    };
+    let cells = busy(&mut frontend);
     frontend.shut_down(true);
     assert!(!Path::new("/proc").join(&cells).join("exe").exists(), "the process of the cells is gone");
 }
@@ -53,15 +58,7 @@ fn garbage_is_dropped_and_no_process_is_left() {
 fn nothing_is_left_of_a_kernel_that_is_killed() {
     // While a cell runs.
     let mut frontend = Frontend::start();
-    let id = frontend.execute("println!(\"{}\", std::process::id()); loop { std::thread::yield_now(); }");
-    let cells = loop {
-        let message = frontend.published();
-        if message.parent_header.is_some_and(|p| p.msg_id == id)
-            && let Content::StreamContent(stream) = message.content
-        {
-            break stream.text.trim().to_owned();
-        }
-    };
+    let cells = busy(&mut frontend);
     frontend.process.kill().unwrap();
     frontend.process.wait().unwrap();
     // It ends when it sees that the kernel is gone; the test would hang if it did not.
