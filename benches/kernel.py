@@ -42,6 +42,8 @@ def in_environment() -> None:
         venv.create(FOLDER, with_pip=True, clear=True)
         subprocess.run([python, "-m", "pip", "install", "--quiet", JUPYTER_CLIENT], check=True)
         (FOLDER / "complete").touch()
+    if Path(sys.prefix) != FOLDER:
+        os.execv(python, [str(python), *sys.argv])
     kernel = BIN / "ferrotune-kernel"
     quiet = {"check": True, "stdout": subprocess.DEVNULL}
     subprocess.run([kernel, "install", "--prefix", FOLDER, "--config", CONFIG], **quiet)
@@ -50,8 +52,6 @@ def in_environment() -> None:
     folder = FOLDER / "share/jupyter/kernels/stock"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "kernel.json").write_text(json.dumps(spec))
-    if Path(sys.prefix) != FOLDER:
-        os.execv(python, [str(python), *sys.argv])
 
 
 class Kernel:
@@ -92,7 +92,6 @@ class Kernel:
     def end(self) -> None:
         self.client.stop_channels()
         self.manager.shutdown_kernel(now=True)
-
 
 
 def starts(n: int) -> dict:

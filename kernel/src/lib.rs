@@ -15,6 +15,7 @@ pub mod engine;
 pub mod error;
 pub mod execute;
 pub mod prebuild;
+mod rustc;
 pub mod secrets;
 pub mod server;
 pub mod warm_up;

@@ -29,9 +29,8 @@ pub fn prebuild(prelude: &Prelude, note: impl Fn(&str) + Clone + Send + 'static)
     let wait = || note(&format!("another process is compiling `{}`; waiting for it", prelude.name));
     let Some(build) = prebuilt.build(wait)? else { return Ok(false) };
     note(&format!("compiling `{}` and what it depends on: some minutes, and only this once", prelude.name));
-    build.begin(slot.folder())?;
     let mut engine = Engine::start(slot.folder(), None, Arc::new(|_| {}))?;
-    // The engine's first cells had no dependencies, and cargo forgot the versions.
+    // Only now: the engine's first cells have no dependencies, and cargo forgets the versions.
     build.begin(slot.folder())?;
     let progress = Progress::start(slot.folder(), note);
     let outcome = engine.run(&prelude.cell(), &|_, _| None);

@@ -14,7 +14,7 @@ pub mod toolchain;
 
 use std::path::PathBuf;
 
-pub use prebuilt::{Build, Direct, Prebuilt};
+pub use prebuilt::{Build, Direct, FLAGS, Prebuilt};
 pub use slot::Slot;
 
 use crate::{Error, Result};

@@ -7,18 +7,19 @@ use std::fs::File;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::clone::clone;
 use super::{METADATA, PROFILE, root};
 use crate::config::Prelude;
-use crate::{Error, Result};
+use crate::{Error, Result, rustc};
 
 /// What cargo built, by its name in a slot.
 const TARGET: &str = "target";
 const LOCK: &str = "Cargo.lock";
+/// How cells and what they depend on are compiled, whatever else is said; evcxr's own choice.
+pub const FLAGS: &str = "-Cprefer-dynamic";
 /// The prelude's source files as they were.
 const SOURCES: &str = "sources";
 /// How long a prelude that nobody uses is kept: it takes half a gigabyte.
@@ -32,7 +33,7 @@ pub struct Prebuilt {
     folder: PathBuf,
     prelude: Prelude,
     /// The platform that the compiler runs on.
-    host: String,
+    host: &'static str,
 }
 
 /// The right to compile a prelude; nobody else does until it is dropped.
@@ -57,21 +58,25 @@ pub struct Direct {
 impl Prebuilt {
     /// Where `prelude` is, or will be, for the toolchain in use.
     ///
-    /// Errors: [`Error::Engine`] where `rustc` cannot be run; [`Error::Write`].
+    /// Errors: [`Error::Write`].
     pub fn of(prelude: &Prelude) -> Result<Self> {
-        let output = Command::new("rustc").arg("-vV").output();
-        let toolchain = output.map_err(|e| Error::Engine(format!("`rustc` could not be run: {e}")))?.stdout;
-        let toolchain = String::from_utf8_lossy(&toolchain).into_owned();
-        let host = toolchain.lines().find_map(|line| line.strip_prefix("host: ")).unwrap_or_default().to_owned();
         let layout = [TARGET, LOCK, METADATA, SOURCES];
         // A hash that changes with this program's version is as good as one that does not.
         let mut hasher = DefaultHasher::new();
-        (toolchain, env!("CARGO_PKG_VERSION"), layout, PROFILE, &prelude.name, &prelude.path, &prelude.uses)
+        (
+            rustc::VERSION.as_str(),
+            env!("CARGO_PKG_VERSION"),
+            layout,
+            PROFILE,
+            &prelude.name,
+            &prelude.path,
+            &prelude.uses,
+        )
             .hash(&mut hasher);
         let all = root()?.join("prebuilt");
         std::fs::create_dir_all(&all).map_err(Error::write(&all))?;
         let folder = all.join(format!("{}-{:016x}", prelude.name, hasher.finish()));
-        Ok(Self { folder, prelude: prelude.clone(), host })
+        Ok(Self { folder, prelude: prelude.clone(), host: rustc::property("host") })
     }
 
     /// Whether it is there and no source has changed since.
@@ -94,16 +99,16 @@ impl Prebuilt {
         let lock = self.lock(|| {})?;
         let Ok(metadata) = std::fs::read_to_string(self.folder.join(METADATA)) else { return Ok(None) };
         let debug = |target: &str| slot.join(TARGET).join(target).join("debug/deps");
-        let (deps, of_host) = (debug(&self.host), debug(""));
+        let (deps, of_host) = (debug(self.host), debug(""));
         let name = self.prelude.name.replace('-', "_");
         let library = format!("lib{name}.so");
-        if !self.is_fresh() || !self.folder.join(TARGET).join(&self.host).join("debug/deps").join(&library).exists() {
+        if !self.is_fresh() || !self.folder.join(TARGET).join(self.host).join("debug/deps").join(&library).exists() {
             return Ok(None);
         }
         let path = slot.join(METADATA);
         std::fs::write(&path, metadata.replace(SLOT, &slot.display().to_string())).map_err(Error::write(&path))?;
         let dependency = |folder: &Path| format!("dependency={}", folder.display());
-        let flags = ["-Cprefer-dynamic", "--extern", &format!("{name}={}", deps.join(library).display()), "-L"];
+        let flags = [FLAGS, "--extern", &format!("{name}={}", deps.join(library).display()), "-L"];
         let flags = [&flags[..], &[&dependency(&deps), "-L", &dependency(&of_host)]].concat().join("\u{1f}");
         let (from, to) = (self.folder.join(TARGET), slot.join(TARGET));
         let copy = std::thread::spawn(move || {

@@ -12,8 +12,6 @@ use crate::{Error, Result};
 
 /// The environment variable by which evcxr takes its folder.
 const TMPDIR: &str = "EVCXR_TMPDIR";
-/// Set by the first of the two programs that a process with a slot is, one after the other.
-pub(super) const SLOT: &str = "FERROTUNE_KERNEL_SLOT";
 
 /// A kernel's own folder, removed with this value.
 #[derive(Debug)]
@@ -22,20 +20,21 @@ pub struct Slot {
 }
 
 impl Slot {
-    /// What the process of a slot has in its environment, and one that is to have a slot of its own must not.
-    pub const VARIABLE: &str = SLOT;
+    /// Set by the first of the two programs that a process with a slot is, one after the other. A process that is to have a
+    /// slot of its own must not have it in its environment.
+    pub const VARIABLE: &str = "FERROTUNE_KERNEL_SLOT";
 
     /// The slot of this process. evcxr takes its folder from the environment, which only a program to be can be given: so
     /// the first call starts this program once more in the same process, with the same arguments.
     ///
     /// Errors: [`Error::Write`]; [`Error::Engine`] where there is no Rust; the program cannot be started.
     pub fn enter() -> Result<Self> {
-        if let Some(folder) = std::env::var_os(SLOT) {
+        if let Some(folder) = std::env::var_os(Self::VARIABLE) {
             return Ok(Self { folder: folder.into() });
         }
         let slot = Self::create()?;
         let mut again = Command::new(std::env::current_exe()?);
-        again.args(std::env::args_os().skip(1)).env(SLOT, slot.folder()).env(TMPDIR, slot.folder());
+        again.args(std::env::args_os().skip(1)).env(Self::VARIABLE, slot.folder()).env(TMPDIR, slot.folder());
         again.envs(toolchain::VARIABLES.into_iter().zip(toolchain::set_up()?));
         // Returns only if it fails.
         Err(again.exec().into())

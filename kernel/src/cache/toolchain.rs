@@ -10,9 +10,8 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::slot::SLOT;
-use super::{METADATA, root};
-use crate::{Error, Result};
+use super::{METADATA, Slot, root};
+use crate::{Error, Result, rustc};
 
 /// The machine's own cargo.
 const CARGO: &str = "FERROTUNE_KERNEL_CARGO";
@@ -26,9 +25,7 @@ pub(crate) const VARIABLES: [&str; 3] = ["RUSTUP_TOOLCHAIN", "CARGO", CARGO];
 ///
 /// Errors: [`Error::Engine`] where there is no Rust; [`Error::Write`].
 pub(super) fn set_up() -> Result<[PathBuf; 3]> {
-    let output = Command::new("rustc").args(["--print", "sysroot"]).output();
-    let output = output.map_err(|e| Error::Engine(format!("`rustc` could not be run: {e}")))?;
-    let sysroot = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim());
+    let sysroot = PathBuf::from(rustc::ask(&["--print", "sysroot"])?);
     let on_path = |name: &str| {
         let path = std::env::var_os("PATH").unwrap_or_default();
         std::env::split_paths(&path).map(|folder| folder.join(name)).find(|path| path.is_file())
@@ -37,12 +34,14 @@ pub(super) fn set_up() -> Result<[PathBuf; 3]> {
         |name: &str| Some(sysroot.join("bin").join(name)).filter(|path| path.is_file()).or_else(|| on_path(name));
     let missing = |name: &str| Error::Engine(format!("there is no `{name}` on the PATH"));
     let cargo = tool("cargo").ok_or_else(|| missing("cargo"))?;
-    let rustc = tool("rustc").ok_or_else(|| missing("rustc"))?;
+    let compiler = tool("rustc").ok_or_else(|| missing("rustc"))?;
 
     let name = sysroot.file_name().map_or_else(|| "toolchain".into(), |name| name.to_string_lossy().into_owned());
     let folder = root()?.join("toolchains").join(name);
     std::fs::create_dir_all(folder.join("bin")).map_err(Error::write(&folder))?;
-    for (link, to) in [("bin/cargo", &std::env::current_exe()?), ("bin/rustc", &rustc), ("lib", &sysroot.join("lib"))] {
+    for (link, to) in
+        [("bin/cargo", &std::env::current_exe()?), ("bin/rustc", &compiler), ("lib", &sysroot.join("lib"))]
+    {
         let link = folder.join(link);
         if std::fs::read_link(&link).ok().as_ref() != Some(to) {
             // Whole at once: another kernel may be using it.
@@ -63,7 +62,7 @@ pub fn stand_in() -> Option<std::io::Error> {
     if Path::new(&name).file_name()? != "cargo" {
         return None;
     }
-    let (cargo, slot) = (PathBuf::from(std::env::var_os(CARGO)?), PathBuf::from(std::env::var_os(SLOT)?));
+    let (cargo, slot) = (PathBuf::from(std::env::var_os(CARGO)?), PathBuf::from(std::env::var_os(Slot::VARIABLE)?));
     let arguments: Vec<OsString> = arguments.collect();
     if let Some(answer) = answer(&arguments, &slot) {
         let mut out = std::io::stdout().lock();

@@ -14,12 +14,11 @@ use std::path::Path;
 use std::process::Command;
 
 use evcxr::{CommandContext, EvalCallbacks, EvalContext};
-
 use jupyter_protocol::Media;
 use serde_json::Value;
 
-use crate::cache::{Direct, toolchain};
-use crate::{Error, Result, child};
+use crate::cache::{Direct, FLAGS, toolchain};
+use crate::{Error, Result, child, rustc};
 pub use analysis::{Completions, IsComplete, is_complete};
 pub use failure::Failure;
 use interrupt::Stage;
@@ -209,10 +208,7 @@ impl Drop for Engine {
     }
 }
 
-/// How cells are compiled; evcxr's own choice.
-const FLAGS: &str = "-Cprefer-dynamic";
-
-/// evcxr's command that sets them.
+/// evcxr's command that sets how cells are compiled.
 fn build_flags(flags: &str) -> String {
     format!(":build_env CARGO_ENCODED_RUSTFLAGS={flags}\n")
 }
@@ -220,9 +216,7 @@ fn build_flags(flags: &str) -> String {
 /// Where cells find Rust's standard library, which they share. What the compiler writes into them is a relative path, which
 /// holds for some folders only.
 fn library_path() -> Result<std::ffi::OsString> {
-    let output = Command::new("rustc").args(["--print", "target-libdir"]).output();
-    let output = output.map_err(|e| Error::Engine(format!("`rustc` could not be run: {e}")))?;
-    let mut path = std::ffi::OsString::from(String::from_utf8_lossy(&output.stdout).trim());
+    let mut path = std::ffi::OsString::from(rustc::ask(&["--print", "target-libdir"])?);
     if let Some(before) = std::env::var_os("LD_LIBRARY_PATH").filter(|before| !before.is_empty()) {
         path.push(":");
         path.push(before);

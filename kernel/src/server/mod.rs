@@ -14,7 +14,7 @@ mod worker;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use jupyter_protocol::{
     ConnectionInfo, ExecutionState, JupyterMessage, JupyterMessageContent, KernelInfoReply, LanguageInfo, ReplyStatus,
@@ -28,7 +28,7 @@ use crate::cache::Slot;
 use crate::config::Config;
 use crate::engine::Interrupter;
 use crate::secrets::Secrets;
-use crate::{Error, Result};
+use crate::{Error, Result, rustc};
 use history::History;
 use iopub::IoPub;
 use stdin::Stdin;
@@ -175,17 +175,10 @@ impl Kernel {
     }
 }
 
-/// The compiler's version.
-static RUST: LazyLock<String> = LazyLock::new(|| {
-    let output = std::process::Command::new("rustc").arg("--version").output();
-    let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
-    text.split(' ').nth(1).unwrap_or_default().trim().to_owned()
-});
-
 fn kernel_info() -> KernelInfoReply {
     let language_info = LanguageInfo {
         name: "rust".into(),
-        version: RUST.clone(),
+        version: rustc::property("release").into(),
         mimetype: Some("text/rust".into()),
         file_extension: Some(".rs".into()),
         pygments_lexer: Some("rust".into()),

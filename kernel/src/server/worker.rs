@@ -45,15 +45,12 @@ pub(super) fn start(kernel: Arc<Kernel>, jobs: Receiver<Job>, config: Config, fo
         }
         let mut worker = Worker { kernel, replies, engine, payload, count: 0 };
         worker.kernel.busy.store(false, Ordering::SeqCst);
-        let mut primed = false;
-        while let Some(job) = if primed { jobs.recv().ok() } else { jobs.try_recv().ok() }.or_else(|| {
-            // Nobody waits for the compiler now.
-            worker.prime();
-            primed = true;
-            jobs.recv().ok()
-        }) {
+        while let Ok(job) = jobs.try_recv() {
             worker.work(job);
         }
+        // Nobody waits for the compiler now.
+        worker.prime();
+        jobs.into_iter().for_each(|job| worker.work(job));
     });
 }
 
