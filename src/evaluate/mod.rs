@@ -1,4 +1,6 @@
-//! Task scores: how often a model's answer is the expected one.
+//! Task scores: how often a model's answer is the expected one; perplexity: how well it foresees a text.
+
+mod perplexity;
 
 use serde::{Deserialize, Serialize};
 use tokenizers::Tokenizer;
@@ -7,6 +9,8 @@ use crate::data::{Record, Template};
 use crate::generate::{self, Event, Finish, GenerationConfig, Model};
 use crate::model::{Decoder, Pretrained};
 use crate::{Error, Result};
+
+pub use perplexity::{Perplexity, perplexity};
 
 /// The scores of one model on one set of examples; rates are from 0 to 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]

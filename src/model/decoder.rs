@@ -4,7 +4,7 @@ use super::batch::Batch;
 use super::block::{Block, Context, Norm, Saved, mix};
 use super::cache::SequenceCache;
 use super::config::Config;
-use super::linear::AdaptedLayer;
+use super::linear::{AdaptedLayer, Linear};
 use super::parameters::{Gradients, ParameterId, Parameters};
 use super::prefix::Copies;
 use crate::lora::{Adapter, ModuleShape};
@@ -62,6 +62,16 @@ impl Decoder {
     /// What training changes.
     pub fn parameters(&self) -> &Parameters {
         &self.parameters
+    }
+
+    /// Every linear module of the blocks, in order.
+    pub fn linears(&self) -> impl Iterator<Item = &Linear> {
+        self.blocks.iter().flat_map(|block| block.linears())
+    }
+
+    /// The linear module that transformers calls `name`, such as `model.layers.0.self_attn.q_proj`.
+    pub fn linear(&self, name: &str) -> Option<&Linear> {
+        self.linears().find(|linear| linear.name == name)
     }
 
     /// How many values the base model has, quantized ones counted singly.

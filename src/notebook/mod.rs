@@ -11,6 +11,7 @@
 //! # Ok::<(), ferrotune::Error>(())
 //! ```
 
+mod model;
 mod training;
 
 use crate::data::{self, Record};
@@ -19,6 +20,7 @@ use crate::show::{Progress, Table};
 use crate::train::{RunConfig, Session};
 use crate::{Result, device, hub, interrupt};
 
+pub use model::{Model, load};
 pub use training::{Training, train};
 
 /// The longest answer, in tokens; the orders' are at most 67.

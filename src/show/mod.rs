@@ -4,7 +4,9 @@
 //! [`write_results`] reads or writes a file.
 
 mod card;
+mod chart;
 mod display;
+mod figure;
 mod live;
 mod markdown;
 mod metrics;
@@ -13,6 +15,7 @@ mod run_folder;
 mod table;
 
 pub use card::{Card, model_card};
+pub use chart::{Bars, Chart};
 pub use display::{
     Bundle, Content, Display, Html, Markdown, Png, Progress, Svg, clear_output, html, input, markdown, page, password,
     png, progress, svg, table,

@@ -3,31 +3,23 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use plotters::coord::Shift;
 use plotters::coord::ranged1d::{DefaultFormatting, KeyPointHint, Ranged};
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
+use super::figure::{Area, Drawn, GRID, PALETTE, SCALE, around, centred, font, framed, power, px, short};
 use super::metrics::Metrics;
 use crate::{Error, Result};
 
-type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
-type Drawn<E = Box<dyn std::error::Error>> = std::result::Result<(), E>;
-
 /// Pixels of the picture as it is shown.
 const SIZE: (u32, u32) = (800, 500);
-/// plotters places everything on whole pixels; drawing larger and showing smaller makes curves smooth.
-const SCALE: u32 = 4;
 const LEGEND_HEIGHT: u32 = 44;
 const RATE_HEIGHT: u32 = 140;
 
-// Okabe and Ito's palette, which people with any kind of colour blindness tell apart.
-const SMOOTHED: RGBColor = RGBColor(0, 114, 178);
+const SMOOTHED: RGBColor = PALETTE[0];
 const RAW: RGBColor = RGBColor(158, 202, 233);
-const EVAL: RGBColor = RGBColor(213, 94, 0);
-const RATE: RGBColor = RGBColor(0, 128, 98);
-const INK: RGBColor = RGBColor(51, 51, 51);
-const GRID: RGBColor = RGBColor(232, 232, 232);
+const EVAL: RGBColor = PALETTE[1];
+const RATE: RGBColor = PALETTE[2];
 
 /// Points beyond which a line is thinned out: more than a screen has columns.
 const POINTS: usize = 1600;
@@ -43,25 +35,11 @@ pub fn loss_svg(metrics: &str) -> Result<String> {
     let metrics = Metrics::read(metrics)?;
     let mut svg = String::new();
     draw(&metrics, &mut svg).map_err(|e| Error::Shape { op: "loss_svg", what: e.to_string() })?;
-    Ok(framed(&svg))
-}
-
-/// The drawing at the size that it is shown in, with words for those who cannot see it.
-fn framed(svg: &str) -> String {
-    let body = svg.split_once('>').map_or("", |(_, body)| body);
-    let ((width, height), (w, h)) = (SIZE, canvas());
-    format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" viewBox=\"0 0 {w} {h}\" \
-         role=\"img\" aria-label=\"Training curves\">\n<title>Loss and learning rate by step</title>{body}"
-    )
+    Ok(framed(&svg, SIZE, "Training curves", "Loss and learning rate by step"))
 }
 
 fn canvas() -> (u32, u32) {
     (px(SIZE.0), px(SIZE.1))
-}
-
-const fn px(pixels: u32) -> u32 {
-    pixels * SCALE
 }
 
 fn draw(metrics: &Metrics, svg: &mut String) -> Drawn {
@@ -165,15 +143,6 @@ fn draw_legend(area: &Area, metrics: &Metrics) -> Drawn {
     Ok(())
 }
 
-fn font(size: u32) -> TextStyle<'static> {
-    // The backend writes the size divided by 1.24.
-    ("sans-serif", f64::from(px(size)) * 1.24).into_font().color(&INK)
-}
-
-fn centred(style: TextStyle) -> TextStyle {
-    style.pos(Pos::new(HPos::Center, VPos::Center))
-}
-
 /// The axis of steps: labels stand on whole numbers.
 #[derive(Clone)]
 struct Steps(Range<f64>);
@@ -212,18 +181,6 @@ fn steps(metrics: &Metrics) -> Steps {
     }
 }
 
-/// A range that holds `values` with some air, and is never empty.
-fn around<'v>(values: impl Iterator<Item = &'v f64>) -> Range<f64> {
-    let (low, high) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), v| (a.min(*v), b.max(*v)));
-    if low > high {
-        return 0.0..1.0;
-    }
-    let air = (0.06 * (high - low)).max(0.02 * low.abs()).max(1e-3);
-    // A loss is not below zero, and an axis that went there would suggest it.
-    let bottom = if low >= 0.0 { (low - air).max(0.0) } else { low - air };
-    bottom..high + air
-}
-
 fn points(values: &BTreeMap<u32, f64>) -> Vec<(u32, f64)> {
     values.iter().map(|(step, value)| (*step, *value)).collect()
 }
@@ -256,37 +213,9 @@ fn thin(points: &[(u32, f64)]) -> Vec<(u32, f64)> {
     points.chunks(points.len().div_ceil(POINTS / 2)).flat_map(extremes).collect()
 }
 
-/// A loss beside its tick: `2.5`, `0`, `1.5e-4`.
-fn short(value: f64) -> String {
-    if value != 0.0 && !(1e-3..1e5).contains(&value.abs()) {
-        return power(value);
-    }
-    trimmed(&format!("{value:.4}")).into()
-}
-
-/// A rate beside its tick, all in one form: `2e-4`, `0`.
-fn power(value: f64) -> String {
-    let text = format!("{value:.3e}");
-    match text.split_once('e') {
-        Some((digits, power)) if value != 0.0 => format!("{}e{power}", trimmed(digits)),
-        _ => "0".into(),
-    }
-}
-
-fn trimmed(digits: &str) -> &str {
-    digits.trim_end_matches('0').trim_end_matches('.')
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn ticks_are_short() {
-        let shown = [2.5, 0.0, 0.25, 120.0, 1.5e-4, 3e7].map(short);
-        assert_eq!(shown, ["2.5", "0", "0.25", "120", "1.5e-4", "3e7"]);
-        assert_eq!([1e-3, 5e-4, 1.500_000_000_1e-4, 0.0].map(power), ["1e-3", "5e-4", "1.5e-4", "0"]);
-    }
 
     #[test]
     fn the_average_begins_at_the_first_loss_and_follows() {

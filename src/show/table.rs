@@ -44,6 +44,13 @@ impl Table {
         self
     }
 
+    /// Aligns every column but the first to the right.
+    #[must_use]
+    pub fn numeric(mut self) -> Self {
+        self.columns.iter_mut().skip(1).for_each(|column| column.right = true);
+        self
+    }
+
     /// Cuts what is wider than `width` terminal columns in the column at `index`, and ends it in `…`. Text only:
     /// Markdown wraps by itself. An index past the last column changes nothing; a width of 0 counts as 1.
     #[must_use]
@@ -59,6 +66,12 @@ impl Table {
         let mut cells: Vec<String> = cells.into_iter().map(Into::into).collect();
         cells.resize(self.columns.len(), String::new());
         self.rows.push(cells);
+    }
+
+    /// Adds a row of a name and numbers, with `digits` after the point.
+    pub fn numbers(&mut self, name: impl Into<String>, values: impl IntoIterator<Item = f64>, digits: usize) {
+        let values = values.into_iter().map(|value| format!("{value:.digits$}"));
+        self.row(std::iter::once(name.into()).chain(values));
     }
 
     /// Whether there is no row.
@@ -170,6 +183,13 @@ mod tests {
         table.row(["茶", "x"]);
         table.row(["tea", "y"]);
         assert_eq!(table.to_text(), "a    b\n───  ─\n茶   x\ntea  y\n");
+    }
+
+    #[test]
+    fn numbers_stand_to_the_right_of_their_name() {
+        let mut table = Table::new(["", "a", "b"]).numeric();
+        table.numbers("one", [1.0, 22.25], 1);
+        assert_eq!(table.to_text(), "       a     b\n───  ───  ────\none  1.0  22.2\n");
     }
 
     #[test]

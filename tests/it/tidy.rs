@@ -110,7 +110,7 @@ fn unsafe_code_stands_where_it_may_and_says_why_it_is_sound() {
 
 #[test]
 fn files_stay_short_enough_to_read() {
-    for folder in ["src", "cli", "tests"] {
+    for folder in ["src", "cli", "tests", "course", "lessons"] {
         for (path, text) in sources(folder) {
             let lines = text.lines().count();
             assert!(lines <= LONGEST_FILE, "`{}` has {lines} lines", path.display());
@@ -125,7 +125,8 @@ fn the_map_shows_the_land() {
         let text = std::fs::read_to_string(root().join(name)).unwrap();
         for word in text.split('`').skip(1).step_by(2) {
             let path = word.trim_end_matches('/');
-            let is_path = ["src/", "cli/", "tests/", "datasets/"].iter().any(|top| path.starts_with(top));
+            let is_path =
+                ["src/", "cli/", "tests/", "datasets/", "course/", "lessons/"].iter().any(|top| path.starts_with(top));
             if is_path && !path.contains(['<', '*', ' ', '{']) {
                 assert!(root().join(path).exists(), "{name} names `{path}`, which is not there");
             }

@@ -32,7 +32,7 @@ fn the_command() {
       quantize  Write a model as a bitsandbytes NF4 checkpoint that transformers loads
       merge     Add an adapter to the model's original weights and write the result as safetensors
       fetch     Fetch a model or a data set into the cache and print its path
-      lab       Set up JupyterLab with the Rust kernel in `.venv`, and open the first notebook
+      lab       Set up JupyterLab with the Rust kernel in `.venv`, build the book, and open the course
       doctor    Show what this machine has: cores, instruction sets, GPU, CUDA, Python, Jupyter, token
       help      Print this message or the help of the given subcommand(s)
 
@@ -391,7 +391,7 @@ fn doctor() {
 #[test]
 fn lab() {
     assert_snapshot!(help(&["lab"]), @r"
-    Set up JupyterLab with the Rust kernel in `.venv`, and open the first notebook
+    Set up JupyterLab with the Rust kernel in `.venv`, build the book, and open the course
 
     To be run in a clone of the repository. The first time takes some minutes, later starts take
     seconds. The server listens on this machine only and asks for a token; Ctrl-C ends it.
@@ -408,8 +408,9 @@ fn lab() {
           --notebook <FILE>
               The notebook to open (notebooks/en/first.ipynb by default)
 
-          --kernel <FILE>
-              Take this kernel instead of building one
+          --programs <FOLDER>
+              Take the kernel and the program that builds the book from this folder instead of building
+              them
 
       -h, --help
               Print help (see a summary with '-h')

@@ -11,7 +11,10 @@
 pub use {candle_core, candle_nn, candle_transformers, ferrotune, plotters, serde_json, tokenizers};
 
 pub use ferrotune::lora::LoraConfig;
-pub use ferrotune::notebook::{Training, answer, compare, evaluate, prepare, read, scores, train};
-pub use ferrotune::show::{self, clear_output, html, input, markdown, page, password, png, progress, svg, table};
+pub use ferrotune::notebook::{Model, Training, answer, compare, evaluate, load, prepare, read, scores, train};
+pub use ferrotune::quant::{QuantType, Quantized};
+pub use ferrotune::show::{
+    self, Bars, Chart, Table, clear_output, html, input, markdown, page, password, png, progress, svg, table,
+};
 pub use ferrotune::train::config::Strategy;
 pub use ferrotune::train::{RunConfig, SftConfig};

@@ -11,7 +11,7 @@ use crate::failure::Failure;
 use crate::{interrupt, output};
 use server::Server;
 
-/// Set up JupyterLab with the Rust kernel in `.venv`, and open the first notebook
+/// Set up JupyterLab with the Rust kernel in `.venv`, build the book, and open the course
 ///
 /// To be run in a clone of the repository. The first time takes some minutes, later starts take seconds. The server listens
 /// on this machine only and asks for a token; Ctrl-C ends it.
@@ -32,9 +32,9 @@ pub(crate) struct Args {
     /// The notebook to open (notebooks/en/first.ipynb by default)
     #[arg(long, value_name = "FILE", default_value = "notebooks/en/first.ipynb", hide_default_value = true)]
     notebook: PathBuf,
-    /// Take this kernel instead of building one
-    #[arg(long, value_name = "FILE")]
-    kernel: Option<PathBuf>,
+    /// Take the kernel and the program that builds the book from this folder instead of building them
+    #[arg(long, value_name = "FOLDER")]
+    programs: Option<PathBuf>,
 }
 
 pub(crate) fn run(args: Args) -> Result<(), Failure> {
@@ -42,7 +42,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     let notebook = notebook(&root, &args.notebook)?;
     // What is run below hears of Ctrl-C as well, and ends.
     interrupt::listen()?;
-    let lab = setup::Lab::set_up(&root, args.kernel)?;
+    let lab = setup::Lab::set_up(&root, args.programs)?;
     hub::resolve_with(ferrotune::train::RunConfig::default().model.as_str(), &mut |note| output::status(note))?;
     let server = Server::start(&lab, &root, &notebook, !args.no_open && !args.check)?;
     if args.check {
@@ -51,7 +51,8 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         let ran = lab.run_notebook(&root, &root.join(&notebook))?;
         return output::line(format!("JupyterLab started, and `{}` ran: {}", notebook.display(), ran.display()));
     }
-    output::line(format!("\nJupyterLab: {}", server.url()))?;
+    output::line(format!("\nThe book:   {}", lab.book()))?;
+    output::line(format!("JupyterLab: {}", server.url()))?;
     output::line(format!(
         "\nVS Code, Zed or a Jupyter of your own find the kernel after this; choose \"Rust (Ferrotune)\":\n  {}",
         lab.install_for_user()

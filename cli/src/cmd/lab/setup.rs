@@ -1,4 +1,4 @@
-//! What JupyterLab needs, made where it is missing: `.venv`, the kernel, its prelude.
+//! What the course needs, made where it is missing: `.venv`, the kernel, its prelude, the book.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -14,24 +14,29 @@ const SETTINGS: &str = "{\"@jupyterlab/apputils-extension:notification\": {\"fet
 /// In the environment: the requirements that it has.
 const INSTALLED: &str = "ferrotune-lab.txt";
 
-/// A Python environment with JupyterLab and the kernel.
+/// A Python environment with JupyterLab and the kernel, and the book.
 pub(super) struct Lab {
     venv: PathBuf,
     kernel: PathBuf,
     config: PathBuf,
+    book: PathBuf,
 }
 
 impl Lab {
-    /// Makes what is not there yet; what is there stays. `kernel` is taken as it is, else one is built.
-    pub(super) fn set_up(root: &Path, kernel: Option<PathBuf>) -> Result<Self, Failure> {
+    /// Makes what is not there yet; what is there stays. The programs are built, unless they are in the folder `programs`.
+    pub(super) fn set_up(root: &Path, programs: Option<PathBuf>) -> Result<Self, Failure> {
         needs_rust()?;
         let venv = root.join(".venv");
         environment(&venv)?;
-        let kernel = match kernel {
-            Some(kernel) => std::path::absolute(kernel).map_err(|e| Failure::Input(format!("`--kernel`: {e}.")))?,
-            None => build_kernel(root)?,
+        let programs = match programs {
+            Some(folder) => std::path::absolute(folder).map_err(|e| Failure::Input(format!("`--programs`: {e}.")))?,
+            None => build_programs(root)?,
         };
-        let lab = Self { kernel, config: root.join(CONFIG), venv };
+        output::status("building the book");
+        let mut course = Command::new(programs.join("ferrotune-course"));
+        run(course.current_dir(root).arg("book").stdout(Stdio::null()), "ferrotune-course book")?;
+        let book = root.join("target/book/index.html");
+        let lab = Self { kernel: programs.join("ferrotune-kernel"), config: root.join(CONFIG), venv, book };
         output::status("installing the kernel");
         let mut install = lab.kernel(&["install", "--prefix"]);
         run(install.arg(&lab.venv).stdout(Stdio::null()), "ferrotune-kernel install")?;
@@ -46,6 +51,11 @@ impl Lab {
         // The environment's kernels, not those of a Jupyter elsewhere.
         command.env_remove("JUPYTER_PATH").env_remove("JUPYTER_DATA_DIR");
         command
+    }
+
+    /// The address of the book's first page.
+    pub(super) fn book(&self) -> String {
+        format!("file://{}", self.book.display())
     }
 
     /// The command by which other editors learn of the kernel.
@@ -88,12 +98,14 @@ fn needs_rust() -> Result<(), Failure> {
     )))
 }
 
-fn build_kernel(root: &Path) -> Result<PathBuf, Failure> {
+/// Builds the kernel and the course's program; returns the folder that they are in.
+fn build_programs(root: &Path) -> Result<PathBuf, Failure> {
     output::status("building the kernel");
     let mut cargo = Command::new("cargo");
-    run(cargo.current_dir(root).args(["build", "--release", "--locked", "-p", "ferrotune-kernel"]), "cargo")?;
+    let packages = ["-p", "ferrotune-kernel", "-p", "ferrotune-course", "--bins"];
+    run(cargo.current_dir(root).args(["build", "--release", "--locked"]).args(packages), "cargo")?;
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), |dir| root.join(dir));
-    Ok(target.join("release/ferrotune-kernel"))
+    Ok(target.join("release"))
 }
 
 /// `.venv` with what is required.
