@@ -5,6 +5,10 @@ use crate::source::Class;
 
 /// The first difference that the cell's class does not allow, as a sentence.
 pub fn difference(class: Class, record: &CellRecord, now: &CellRecord) -> Option<String> {
+    if class.written {
+        let kinds = |cell: &CellRecord| cell.outputs.iter().map(std::mem::discriminant).collect::<Vec<_>>();
+        return (kinds(record) != kinds(now)).then(|| "it shows other kinds of things".into());
+    }
     let (old, new) = (words(record), words(now));
     if old.len() != new.len() {
         return Some(format!("it shows {} things, the record has {}", new.len(), old.len()));
@@ -20,26 +24,25 @@ fn words(cell: &CellRecord) -> Vec<String> {
 
 /// Pictures are compared byte by byte where every number is exact.
 fn pictures(class: Class, record: &CellRecord, now: &CellRecord) -> Option<String> {
-    let exact = class.tolerance.is_none() && !class.timing;
     let pictures = |cell: &CellRecord| -> Vec<_> {
         cell.outputs.iter().filter_map(|output| output.content("image/svg+xml")).collect()
     };
-    (exact && pictures(record) != pictures(now)).then(|| "its picture is another one".into())
+    (class.is_exact() && pictures(record) != pictures(now)).then(|| "its picture is another one".into())
 }
 
 fn text_difference(class: Class, old: &str, new: &str) -> Option<String> {
     let (old_parts, new_parts) = (parts(old), parts(new));
     let same_shape = old_parts.len() == new_parts.len();
     // Bars and columns of spaces follow the numbers.
-    let loose = class.timing || class.tolerance.is_some();
+    let loose = !class.is_exact();
     for (old_part, new_part) in old_parts.iter().zip(&new_parts) {
         let same = match (old_part, new_part) {
             (Part::Text(a), Part::Text(b)) if loose => squeezed(a) == squeezed(b),
             (Part::Text(a), Part::Text(b)) => a == b,
             (Part::Number(..), Part::Number(..)) if class.timing => true,
             (Part::Number(a, _), Part::Number(b, _)) if loose => {
-                let tolerance = class.tolerance.unwrap_or(0.0);
-                (a - b).abs() <= tolerance * a.abs().max(b.abs())
+                let relative = class.tolerance.unwrap_or(0.0) * a.abs().max(b.abs());
+                (a - b).abs() <= relative.max(class.within.unwrap_or(0.0))
             }
             (Part::Number(_, a), Part::Number(_, b)) => a == b,
             _ => false,
@@ -149,6 +152,13 @@ mod tests {
         assert!(!differs(class, "1,000  x", "990 x"));
         assert!(differs(class, "-1e-3", "1e-3"));
         assert!(differs(class, "1", "1 2"));
+    }
+
+    #[test]
+    fn counts_may_differ_by_a_few() {
+        let class = Class { within: Some(3.0), ..Class::default() };
+        assert!(!differs(class, "0 of 20", "2 of 20"));
+        assert!(differs(class, "0 of 20", "4 of 20"));
     }
 
     #[test]

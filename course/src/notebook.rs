@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::book::Words;
 use crate::course::{read, write};
-use crate::page::{Inline, inline};
+use crate::page::{Inline, excerpt, inline};
 use crate::record::Record;
 use crate::{Course, Error, Language, Page, Part, Result, diagram, values};
 
@@ -33,6 +33,7 @@ pub fn generate(course: &Course, language: Language, lesson: &str) -> Result<Str
                 let alt = svg.split("aria-label=\"").nth(1).and_then(|rest| rest.split('"').next()).unwrap_or_default();
                 notebook.markdown(&format!("<img alt=\"{alt}\" src=\"data:image/svg+xml;utf8,{}\">\n", percent(&svg)));
             }
+            Part::Excerpt { file, anchor } => notebook.markdown(&excerpt(course, &page, file, anchor)?),
             Part::Minutes => notebook.setup(language),
             Part::Solution(id) => {
                 let cell = find(id)?;

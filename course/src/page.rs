@@ -4,6 +4,7 @@
 //! {{#minutes}}                      how long it takes to read and to run
 //! {{#cell levels}}                  a cell and what it showed; alone on its line
 //! {{#solution half}}                the same for an exercise's solution, which a notebook shows and does not run
+//! {{#excerpt benches/README compare}} what stands between anchors of another page of the repository, in this language
 //! {{#value bits; NF4; bits}}        a number that a cell showed: cell; row; column, or cell; label
 //! `$r$`, and fences of `math`       LaTeX
 //! fences of `diagram NAME`          a drawing of `lessons/figures`, with labels as TOML
@@ -34,6 +35,11 @@ pub enum Part {
     Cell(String),
     Solution(String),
     Minutes,
+    /// The file, without what stands for the language in its name, and the anchor.
+    Excerpt {
+        file: String,
+        anchor: String,
+    },
     /// LaTeX, as a paragraph of its own.
     Math(String),
     Diagram {
@@ -130,6 +136,21 @@ impl Page {
     }
 }
 
+/// What stands between the lines `<!-- ANCHOR: anchor -->` and `<!-- ANCHOR_END: anchor -->` of `file.md`, or of `file.vi.md`.
+///
+/// Errors: [`Error::Lesson`] where there is no such file or anchor.
+pub(crate) fn excerpt(course: &Course, page: &Page, file: &str, anchor: &str) -> Result<String> {
+    let suffix = if page.language == Language::English { "md" } else { "vi.md" };
+    let name = format!("{file}.{suffix}");
+    let text = read(&course.root().join(&name))?;
+    let between = text.split_once(&format!("<!-- ANCHOR: {anchor} -->\n"));
+    let between = between.and_then(|(_, rest)| rest.split_once(&format!("<!-- ANCHOR_END: {anchor} -->")));
+    let (between, _) = between.ok_or_else(|| {
+        Error::lesson(&page.place, format!("`{name}` has no anchor `{anchor}`"), "Name one that it has.")
+    })?;
+    Ok(between.into())
+}
+
 impl Section {
     /// The digest of its heading and body.
     pub fn digest(&self) -> String {
@@ -152,6 +173,10 @@ fn directive(line: &str) -> Option<Part> {
         ("cell", id) => Some(Part::Cell(id.into())),
         ("solution", id) => Some(Part::Solution(id.into())),
         ("minutes", "") => Some(Part::Minutes),
+        ("excerpt", words) => {
+            let (file, anchor) = words.split_once(' ')?;
+            Some(Part::Excerpt { file: file.into(), anchor: anchor.into() })
+        }
         _ => None,
     }
 }

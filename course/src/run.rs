@@ -31,6 +31,8 @@ pub fn run(
     command.arg(lesson).current_dir(&folder);
     // Displays come as frames.
     command.env("JUPYTER_RICH_STDOUT", "1").env_remove("EVCXR_IS_RUNTIME");
+    // Errors of candle would show addresses.
+    command.env("RUST_BACKTRACE", "0").env("RUST_LIB_BACKTRACE", "0");
     let failed = |what: String| Error::Program { program: format!("{} {lesson}", program.display()), what };
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
     let child = child.as_mut().map_err(|e| failed(format!("could not be started: {e}.")))?;
@@ -113,6 +115,7 @@ pub fn in_kernel(
     let mut command = Command::new(kernel);
     command.args(["execute", "--config"]).arg(course.root().join("kernel/ferrotune.toml"));
     command.arg("--output").arg(&out).arg(course.notebook_path(language, lesson));
+    command.env("RUST_BACKTRACE", "0").env("RUST_LIB_BACKTRACE", "0");
     match command.stdin(Stdio::null()).status() {
         Ok(status) if status.success() => {}
         Ok(_) => return Err(failed("failed; it says why above.".into())),

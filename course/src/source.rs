@@ -6,8 +6,8 @@
 //! // ANCHOR_END: levels
 //! ```
 //!
-//! Behind an anchor's name stand what is special about the cell: `raises-exception`, `timing`, `recorded`, `solution`, or
-//! `tolerance=0.05`. The build script reads the file by this module, too.
+//! Behind an anchor's name stands what is special about the cell: `raises-exception`, `timing`, `recorded`, `solution`,
+//! `written`, `tolerance=0.05` or `within=3`. The build script reads the file by this module, too.
 
 /// One cell, in the order of the file.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,11 +31,20 @@ pub struct Class {
     pub recorded: bool,
     /// It solves an exercise: the book folds it, a notebook has no cell of it.
     pub solution: bool,
-    /// By how much numbers may differ from the record, relative to it; none where they may not differ at all.
+    /// A model wrote what it shows: another instruction set rounds otherwise, and the words come out otherwise.
+    pub written: bool,
+    /// By how much numbers may differ from the record, relative to it.
     pub tolerance: Option<f64>,
+    /// By how much numbers may differ from the record, whatever they are.
+    pub within: Option<f64>,
 }
 
 impl Class {
+    /// Whether all that it shows is the same on every machine.
+    pub fn is_exact(self) -> bool {
+        !(self.timing || self.recorded || self.written) && self.tolerance.is_none() && self.within.is_none()
+    }
+
     /// The notebook's tags.
     pub fn tags(self) -> Vec<&'static str> {
         let tags = [(self.raises, "raises-exception"), (self.timing, "timing"), (self.recorded, "recorded")];
@@ -83,12 +92,15 @@ fn anchor(words: &str) -> Result<(String, Class), String> {
     }
     let mut class = Class::default();
     for word in words {
-        match (word, word.strip_prefix("tolerance=").map(str::parse)) {
-            ("raises-exception", _) => class.raises = true,
-            ("timing", _) => class.timing = true,
-            ("recorded", _) => class.recorded = true,
-            ("solution", _) => class.solution = true,
-            (_, Some(Ok(tolerance))) => class.tolerance = Some(tolerance),
+        let value = |key: &str| word.strip_prefix(key).and_then(|value| value.parse().ok());
+        match (word, value("tolerance="), value("within=")) {
+            ("raises-exception", ..) => class.raises = true,
+            ("timing", ..) => class.timing = true,
+            ("recorded", ..) => class.recorded = true,
+            ("solution", ..) => class.solution = true,
+            ("written", ..) => class.written = true,
+            (_, Some(tolerance), _) => class.tolerance = Some(tolerance),
+            (_, _, Some(within)) => class.within = Some(within),
             _ => return Err(format!("`{word}` says nothing about a cell")),
         }
     }

@@ -19,7 +19,7 @@ Examples:
   ferrotune-kernel install --prefix .venv     for the Jupyter of a virtual environment
   ferrotune-kernel install --config kernel/ferrotune.toml    with what cells find loaded
   ferrotune-kernel prebuild --config kernel/ferrotune.toml   compiled now, not when a notebook opens
-  ferrotune-kernel execute --config kernel/ferrotune.toml notebooks/en/first.ipynb
+  ferrotune-kernel execute --config kernel/ferrotune.toml notebooks/en/sft.ipynb
   ferrotune-kernel uninstall"
 )]
 struct Cli {

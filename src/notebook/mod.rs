@@ -12,6 +12,7 @@
 //! ```
 
 mod model;
+mod sweep;
 mod training;
 
 use crate::data::{self, Record};
@@ -21,6 +22,7 @@ use crate::train::{RunConfig, Session};
 use crate::{Result, device, hub, interrupt};
 
 pub use model::{Model, load};
+pub use sweep::{Arm, Group, Sweep, sweep, sweep_scored};
 pub use training::{Training, train};
 
 /// The longest answer, in tokens; the orders' are at most 67.

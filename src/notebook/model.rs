@@ -2,8 +2,10 @@
 
 use candle_core::{DType, Tensor};
 
+use crate::data::{self, Example, Record, Template, TokenizeOptions};
 use crate::evaluate::{self, Perplexity};
-use crate::model::{self, Decoder, LoadOptions, Pretrained, Quantization};
+use crate::lora::{Adapter, LoraConfig};
+use crate::model::{self, Batch, Decoder, Gradients, LoadOptions, Pass, Pretrained, Quantization};
 use crate::quant::QuantType;
 use crate::{Error, Result, device, hub};
 
@@ -38,6 +40,76 @@ impl Model {
             Error::config("", what, "Names are like `model.layers.0.self_attn.q_proj`.")
         })?;
         linear.weight.dequantize(DType::F32)
+    }
+
+    /// Puts a new adapter onto the model, in the state in which training starts, and returns it.
+    ///
+    /// Errors: those of [`Adapter::init`].
+    pub fn adapt(&mut self, config: LoraConfig) -> Result<Adapter> {
+        let modules = self.decoder.module_shapes();
+        let adapter = Adapter::init(config, "", &modules, 0, self.decoder.device())?;
+        self.decoder.set_adapter(&adapter, true)?;
+        Ok(adapter)
+    }
+
+    /// The logits after each token of a text, `[tokens, vocabulary]` in f32.
+    ///
+    /// Errors: [`Error::Data`] for an empty text; those of the operations.
+    pub fn logits(&self, text: &str) -> Result<Tensor> {
+        device::on_pool(|| self.decoder.logits(&self.ids(text)?))
+    }
+
+    /// The gradient of the mean loss on a text for every trained tensor, by its name in PEFT's files.
+    ///
+    /// Errors: those of the operations.
+    pub fn gradients(&self, text: &str) -> Result<Vec<(String, Tensor)>> {
+        let ids = self.ids(text)?;
+        let trained = vec![true; ids.len()];
+        let batch = Batch::new([(ids.as_slice(), trained.as_slice())])?;
+        let parameters = self.decoder.parameters();
+        let mut gradients = Gradients::new(parameters);
+        let scale = 1.0 / batch.trained_tokens().max(1) as f64;
+        let pass = Pass { dropout_seed: None, gradient_checkpointing: false, scale };
+        device::on_pool(|| self.decoder.loss_and_gradients(&batch, pass, &mut gradients))?;
+        let names = parameters.iter().map(|parameter| parameter.name.clone());
+        Ok(names.zip(gradients.into_tensors(parameters)?).collect())
+    }
+
+    /// Records as tokens, in Alpaca's form; of each the answer and its end are trained.
+    ///
+    /// Errors: those of [`data::tokenize`].
+    pub fn tokenize(&self, records: &[Record]) -> Result<Vec<Example>> {
+        let options = TokenizeOptions {
+            max_length: self.pretrained.config.max_position_embeddings,
+            completion_only_loss: true,
+            eos_token_id: self.pretrained.eos_token_id()?,
+            bos: self.pretrained.leading_bos(),
+        };
+        let template = Template::named("alpaca", None)?;
+        Ok(data::tokenize(records, &template, self.pretrained.tokenizer()?, &options)?.examples)
+    }
+
+    /// How many tokens a text is.
+    ///
+    /// Errors: [`Error::Data`] where the tokenizer refuses it.
+    pub fn count(&self, text: &str) -> Result<usize> {
+        Ok(self.ids(text)?.len())
+    }
+
+    /// The mean loss of a trained token, in nats, where the examples lie end to end and each sees itself only.
+    ///
+    /// Errors: those of the operations.
+    pub fn loss(&self, examples: &[Example]) -> Result<f64> {
+        let batch = Batch::new(examples.iter().map(|e| (e.ids.as_slice(), e.trained.as_slice())))?;
+        let output = device::on_pool(|| self.decoder.loss(&batch))?;
+        Ok(output.loss_sum / output.count.max(1) as f64)
+    }
+
+    fn ids(&self, text: &str) -> Result<Vec<u32>> {
+        let encoding = self.pretrained.tokenizer()?.encode(text, false);
+        let encoding =
+            encoding.map_err(|e| Error::data("", e.to_string(), "Use the tokenizer that belongs to the model."))?;
+        Ok(encoding.get_ids().to_vec())
     }
 
     /// Every matrix of the blocks in f32, one after the other, row after row.

@@ -1,6 +1,7 @@
 //! What a run needs before its first step: the model loaded, the data tokenized and laid out in rows.
 
 use super::config::{ComputeDtype, Method, Resume, RunConfig};
+use super::evaluation::evaluation_loss;
 use super::observer::{Event, Observer};
 use crate::data::{self, Example, Report, Template, TokenizeOptions};
 use crate::lora::{Adapter, peft};
@@ -114,6 +115,23 @@ impl Session {
         let sequences = examples.map(|e| (e.ids.as_slice(), e.trained.as_slice()));
         let dropout = self.adapter.as_ref().is_some_and(|_| self.config.lora.lora_dropout > 0.0);
         if dropout { Batch::new(sequences) } else { Batch::sharing_prefix(sequences) }
+    }
+
+    /// Changes the tokens and marks of every training example: for experiments with data that are wrong on purpose.
+    pub fn edit_examples(&mut self, edit: impl FnMut(&mut Example)) {
+        self.examples.iter_mut().for_each(edit);
+    }
+
+    /// The mean loss over the trained tokens of the first `n` held-out examples, in nats.
+    ///
+    /// Errors: [`Error::Data`] where there are none; those of the operations.
+    pub fn evaluation_loss(&self, n: usize) -> Result<f64> {
+        let examples = &self.eval_examples[..n.min(self.eval_examples.len())];
+        let output = evaluation_loss(&self.decoder, examples, self.config.sft.max_length, &|| false)?;
+        let output = output.filter(|output| output.count > 0);
+        output
+            .map(|output| output.loss_sum / output.count as f64)
+            .ok_or_else(|| Error::data("", "there are no held-out examples", "Name a file of them as `eval_data`."))
     }
 
     /// How many parameters the model has, quantized ones counted singly.

@@ -406,7 +406,7 @@ fn lab() {
               Set everything up, run the notebook without a browser, and exit
 
           --notebook <FILE>
-              The notebook to open (notebooks/en/first.ipynb by default)
+              The notebook to open (notebooks/en/sft.ipynb by default)
 
           --programs <FOLDER>
               Take the kernel and the program that builds the book from this folder instead of building
@@ -418,7 +418,7 @@ fn lab() {
     Examples:
       ferrotune lab
       ferrotune lab --no-open                     print the address and leave the browser alone
-      ferrotune lab --notebook notebooks/vi/first.ipynb
+      ferrotune lab --notebook notebooks/vi/sft.ipynb
       ferrotune lab --check                       set up, run the notebook in Jupyter, report, exit
     ");
 }

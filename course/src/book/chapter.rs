@@ -1,7 +1,7 @@
 //! A page as the Markdown that mdBook knows.
 
 use super::{Words, outputs};
-use crate::page::{Inline, inline};
+use crate::page::{Inline, excerpt, inline};
 use crate::record::Record;
 use crate::{Course, Error, Language, Page, Part, Result, diagram, math, values};
 
@@ -29,6 +29,7 @@ pub(super) fn markdown(course: &Course, name: &str, page: &Page) -> Result<Strin
                 let svg = diagram::draw(course, &page.place, name, labels)?;
                 text += &format!("<figure class=\"diagram\">{svg}</figure>\n");
             }
+            Part::Excerpt { file, anchor } => text += &excerpt(course, page, file, anchor)?,
             Part::Minutes => text += &minutes(page, name, &record, words),
             Part::Cell(id) | Part::Solution(id) => {
                 let cell = cells.iter().find(|cell| cell.id == *id);

@@ -17,8 +17,7 @@ pub(super) fn cell(cell: &Cell, shown: Option<&CellRecord>, record: &Record, wor
         html += "</div>\n";
     }
     html += "</div>\n";
-    let varies = cell.class.timing || cell.class.recorded || cell.class.tolerance.is_some();
-    if varies && !outputs.is_empty() {
+    if !cell.class.is_exact() && !outputs.is_empty() {
         html += &format!("<p class=\"measured\">{}: {}, {}</p>\n", words.measured, record.machine, record.date);
     }
     html

@@ -10,8 +10,10 @@
 
 pub use {candle_core, candle_nn, candle_transformers, ferrotune, plotters, serde_json, tokenizers};
 
-pub use ferrotune::lora::LoraConfig;
-pub use ferrotune::notebook::{Model, Training, answer, compare, evaluate, load, prepare, read, scores, train};
+pub use ferrotune::lora::{Adapter, LoraConfig, TargetModules};
+pub use ferrotune::notebook::{
+    Model, Sweep, Training, answer, compare, evaluate, load, prepare, read, scores, sweep, sweep_scored, train,
+};
 pub use ferrotune::quant::{QuantType, Quantized};
 pub use ferrotune::show::{
     self, Bars, Chart, Table, clear_output, html, input, markdown, page, password, png, progress, svg, table,

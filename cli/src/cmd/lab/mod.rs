@@ -20,7 +20,7 @@ use server::Server;
 Examples:
   ferrotune lab
   ferrotune lab --no-open                     print the address and leave the browser alone
-  ferrotune lab --notebook notebooks/vi/first.ipynb
+  ferrotune lab --notebook notebooks/vi/sft.ipynb
   ferrotune lab --check                       set up, run the notebook in Jupyter, report, exit")]
 pub(crate) struct Args {
     /// Do not open a browser
@@ -29,8 +29,8 @@ pub(crate) struct Args {
     /// Set everything up, run the notebook without a browser, and exit
     #[arg(long)]
     check: bool,
-    /// The notebook to open (notebooks/en/first.ipynb by default)
-    #[arg(long, value_name = "FILE", default_value = "notebooks/en/first.ipynb", hide_default_value = true)]
+    /// The notebook to open (notebooks/en/sft.ipynb by default)
+    #[arg(long, value_name = "FILE", default_value = "notebooks/en/sft.ipynb", hide_default_value = true)]
     notebook: PathBuf,
     /// Take the kernel and the program that builds the book from this folder instead of building them
     #[arg(long, value_name = "FOLDER")]

@@ -42,14 +42,17 @@ impl Lab {
         run(install.arg(&lab.venv).stdout(Stdio::null()), "ferrotune-kernel install")?;
         output::status("compiling what cells find loaded");
         run(lab.kernel(&["prebuild"]).stdout(Stdio::null()), "ferrotune-kernel prebuild")?;
+        // Jupyter shows the pictures of those notebooks alone that this user has run or trusts.
+        let notebooks = notebooks(root);
+        run(lab.program("jupyter-trust").args(&notebooks).stdout(Stdio::null()), "jupyter trust")?;
         Ok(lab)
     }
 
     /// A program of the environment.
     pub(super) fn program(&self, name: &str) -> Command {
         let mut command = Command::new(self.venv.join("bin").join(name));
-        // The environment's kernels, not those of a Jupyter elsewhere.
-        command.env_remove("JUPYTER_PATH").env_remove("JUPYTER_DATA_DIR");
+        // The environment's kernels, not those of a Jupyter elsewhere; what Jupyter keeps stays here, too.
+        command.env_remove("JUPYTER_PATH").env("JUPYTER_DATA_DIR", self.venv.join("share/jupyter"));
         command
     }
 
@@ -79,6 +82,14 @@ impl Lab {
         command.args([arguments[0], "--config"]).arg(&self.config).args(&arguments[1..]);
         command
     }
+}
+
+/// The notebooks of the course, which its program has written.
+fn notebooks(root: &Path) -> Vec<PathBuf> {
+    let folders = ["en", "vi"].map(|language| root.join("notebooks").join(language));
+    let entries = folders.into_iter().filter_map(|folder| std::fs::read_dir(folder).ok()).flatten().flatten();
+    let paths = entries.map(|entry| entry.path());
+    paths.filter(|path| path.extension().is_some_and(|extension| extension == "ipynb")).collect()
 }
 
 /// The kernel compiles cells: it takes cargo, and the sources of Rust's library for completion.
