@@ -4,7 +4,7 @@ use super::Words;
 use crate::record::{CellRecord, Output, Record};
 use crate::source::Cell;
 
-/// A cell and what it showed; nobody's language is English by accident.
+/// A cell and what it showed; `foreign` on a page whose language is not that of code and outputs, which is English.
 pub(super) fn cell(cell: &Cell, shown: Option<&CellRecord>, record: &Record, words: &Words, foreign: bool) -> String {
     let lang = if foreign { " lang=\"en\"" } else { "" };
     let raises = if cell.class.raises { " raises" } else { "" };
