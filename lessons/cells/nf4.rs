@@ -174,6 +174,18 @@ pub(crate) fn lesson() -> crate::Outcome {
     table(memory);
     // ANCHOR_END: memory
 
+    // ANCHOR: masters
+    use candle_core::{DType, Device, Tensor};
+
+    for dtype in [DType::F32, DType::BF16] {
+        let mut trained = Tensor::new(&[0.05f32], &Device::Cpu)?.to_dtype(dtype)?;
+        for _ in 0..1000 {
+            trained = (trained + 1e-5)?;
+        }
+        println!("{dtype:?}: {:.4}", trained.to_dtype(DType::F32)?.to_vec1::<f32>()?[0]);
+    }
+    // ANCHOR_END: masters
+
     // ANCHOR: outlier
     let mut spoiled = weights[..64].to_vec();
     spoiled[0] = 100.0 * absmax;

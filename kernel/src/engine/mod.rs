@@ -38,6 +38,12 @@ pub enum Outcome {
     Failed(Failure),
 }
 
+/// A value that there is something to see of: a cell that ends in a loop has the value `()`.
+fn shown(value: BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let is_unit = value.len() == 1 && value.get("text/plain").is_some_and(|text| text.trim() == "()");
+    if is_unit { BTreeMap::new() } else { value }
+}
+
 /// Asks the person in front of the notebook: a prompt, and whether what is typed should stay unseen. `None` where nobody
 /// can be asked.
 pub type AskFor<'a> = &'a dyn Fn(&str, bool) -> Option<String>;
@@ -139,7 +145,7 @@ impl Engine {
             )),
             Ok(Ok(outputs)) => match fault {
                 Some(fault) => Outcome::Failed(Failure::of_fault(fault)),
-                None => Outcome::Ok(outputs.content_by_mime_type.into_iter().collect()),
+                None => Outcome::Ok(shown(outputs.content_by_mime_type.into_iter().collect())),
             },
         }
     }

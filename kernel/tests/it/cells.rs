@@ -37,6 +37,7 @@ fn cells_run_as_the_protocol_says() {
 fn values_and_streams(frontend: &mut Frontend) {
     let ran = frontend.run("let first = id(); 1 + 1");
     assert_eq!((ran.value(), ran.reply.execution_count.0), (json!({"text/plain": "2"}), 1));
+    assert_eq!(frontend.run("for _ in 0..1 {}").outputs.len(), 0, "the value of a loop is nothing to look at");
     // A static that each cell had a copy of would begin anew.
     assert_eq!(frontend.run("(first, id())").value(), json!({"text/plain": "(0, 1)"}));
     assert_eq!(frontend.run("cfg!(debug_assertions)").value(), json!({"text/plain": "false"}));
