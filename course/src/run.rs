@@ -111,25 +111,24 @@ pub fn in_kernel(
     let out = course.root().join("target/course").join(language.code());
     std::fs::create_dir_all(&out).map_err(Error::write(&out))?;
     let out = out.join(format!("{lesson}.ipynb"));
-    let failed = |what: String| Error::Program { program: format!("{} execute", kernel.display()), what };
+    let program = format!("{} execute", kernel.display());
     let mut command = Command::new(kernel);
     command.args(["execute", "--config"]).arg(course.root().join("kernel/ferrotune.toml"));
     command.arg("--output").arg(&out).arg(course.notebook_path(language, lesson));
     command.env("RUST_BACKTRACE", "0").env("RUST_LIB_BACKTRACE", "0");
-    match command.stdin(Stdio::null()).status() {
-        Ok(status) if status.success() => {}
-        Ok(_) => return Err(failed("failed; it says why above.".into())),
-        Err(e) => return Err(failed(format!("could not be started: {e}."))),
-    }
+    succeed(&mut command, &program)?;
+    let failed = |what: String| Error::Program { program: program.clone(), what };
     let notebook: Value = serde_json::from_str(&read(&out)?).map_err(|e| failed(format!("wrote no notebook: {e}.")))?;
     let cells = notebook["cells"].as_array().map(Vec::as_slice).unwrap_or_default();
     let code = cells.iter().filter(|cell| cell["cell_type"] == "code");
     let record = |cell: &Value| {
-        let outputs = serde_json::from_value(cell["outputs"].clone()).unwrap_or_default();
         let id = cell["id"].as_str().unwrap_or_default().to_owned();
-        (id, CellRecord { source: String::new(), seconds: 0.0, outputs })
+        let outputs = serde_json::from_value(cell["outputs"].clone());
+        let outputs =
+            outputs.map_err(|e| failed(format!("gave the cell `{id}` an output that no record has: {e}.")))?;
+        Ok((id, CellRecord { source: String::new(), seconds: 0.0, outputs }))
     };
-    Ok(code.map(record).collect())
+    code.map(record).collect()
 }
 
 /// Builds the program `lesson`, as the tests build it, and returns where it is.
@@ -138,16 +137,20 @@ pub fn in_kernel(
 pub fn build(course: &Course) -> Result<PathBuf> {
     let mut cargo = Command::new("cargo");
     cargo.current_dir(course.root()).args(["build", "--release", "--workspace", "--example", "lesson"]);
-    let status = cargo.stdin(Stdio::null()).status();
-    let failed = |what: String| Error::Program { program: "cargo build --example lesson".into(), what };
-    match status {
-        Ok(status) if status.success() => {}
-        Ok(_) => return Err(failed("failed; it says why above.".into())),
-        Err(e) => return Err(failed(format!("could not be started: {e}."))),
-    }
+    succeed(&mut cargo, "cargo build --example lesson")?;
     let target = std::env::var_os("CARGO_TARGET_DIR");
     let target = target.map_or_else(|| course.root().join("target"), |folder| course.root().join(folder));
     Ok(target.join("release/examples/lesson"))
+}
+
+/// Runs a program to its end; what it says goes where this one's words go.
+fn succeed(command: &mut Command, program: &str) -> Result<()> {
+    let failed = |what: String| Err(Error::Program { program: program.into(), what });
+    match command.stdin(Stdio::null()).status() {
+        Ok(status) if status.success() => Ok(()),
+        Ok(_) => failed("failed; it says why above.".into()),
+        Err(e) => failed(format!("could not be started: {e}.")),
+    }
 }
 
 /// What a cell has shown so far, each output with the name by which it can be replaced.

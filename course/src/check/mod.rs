@@ -14,7 +14,7 @@ use std::path::Path;
 use crate::{Course, Error, Language, Page, Result, notebook};
 
 pub use links::in_book;
-pub use parity::{Twins, bless as bless_twins};
+pub use parity::bless as bless_twins;
 
 /// Everything that can be checked without running a cell.
 ///

@@ -13,7 +13,7 @@ use crate::{Course, Error, Language, Page, Result};
 /// Digests of sections that say the same, by page and section: English, Vietnamese.
 #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Twins(BTreeMap<String, BTreeMap<String, [String; 2]>>);
+struct Twins(BTreeMap<String, BTreeMap<String, [String; 2]>>);
 
 fn path(course: &Course) -> PathBuf {
     course.root().join("lessons/records/twins.json")
@@ -61,14 +61,11 @@ pub(super) fn check(course: &Course) -> Result<Vec<String>> {
             twins.join(", ")
         )]);
     }
-    let mut findings = Vec::new();
-    for name in &pages {
-        let [english, vietnamese] = both(course, name)?;
-        findings.extend(shapes(&english, &vietnamese));
-    }
+    let mut findings = all_shapes(course)?;
     if findings.is_empty() {
-        findings.extend(alone(&Twins::read(course)?, &Twins::now(course)?));
-        if findings.is_empty() && Twins::read(course)? != Twins::now(course)? {
+        let (old, now) = (Twins::read(course)?, Twins::now(course)?);
+        findings.extend(alone(&old, &now, None));
+        if findings.is_empty() && old != now {
             findings.push(
                 "sections changed in both languages. Run `cargo course bless`, which notes that they belong together."
                     .into(),
@@ -83,15 +80,8 @@ pub(super) fn check(course: &Course) -> Result<Vec<String>> {
 /// Errors: [`Error::Findings`] where one language changed alone.
 pub fn bless(course: &Course, synced: Option<&str>) -> Result<bool> {
     let (old, now) = (Twins::read(course)?, Twins::now(course)?);
-    let mut findings = Vec::new();
-    for name in course.pages(Language::English)? {
-        let [english, vietnamese] = both(course, &name)?;
-        findings.extend(shapes(&english, &vietnamese));
-    }
-    let alone = alone(&old, &now);
-    findings.extend(
-        alone.into_iter().filter(|finding| synced.is_none_or(|page| !finding.contains(&format!("/{page}.md`")))),
-    );
+    let mut findings = all_shapes(course)?;
+    findings.extend(alone(&old, &now, synced));
     if !findings.is_empty() {
         return Err(Error::Findings(findings));
     }
@@ -99,10 +89,19 @@ pub fn bless(course: &Course, synced: Option<&str>) -> Result<bool> {
     write(&path(course), &(text + "\n"))
 }
 
-/// Sections of which one language changed and the other did not.
-fn alone(old: &Twins, now: &Twins) -> Vec<String> {
+fn all_shapes(course: &Course) -> Result<Vec<String>> {
     let mut findings = Vec::new();
-    for (page, sections) in &now.0 {
+    for name in course.pages(Language::English)? {
+        let [english, vietnamese] = both(course, &name)?;
+        findings.extend(shapes(&english, &vietnamese));
+    }
+    Ok(findings)
+}
+
+/// Sections of which one language changed and the other did not, those of the page `synced` left out.
+fn alone(old: &Twins, now: &Twins, synced: Option<&str>) -> Vec<String> {
+    let mut findings = Vec::new();
+    for (page, sections) in now.0.iter().filter(|(page, _)| synced != Some(page.as_str())) {
         for (id, [en, vi]) in sections {
             let Some([old_en, old_vi]) = old.of(page, id) else { continue };
             let (changed, twin) = match (en == old_en, vi == old_vi) {
@@ -227,9 +226,9 @@ mod tests {
     #[test]
     fn a_change_of_one_language_alone_is_found() {
         let twins = |en: &str, vi: &str| Twins([("p".into(), [("s".into(), [en.into(), vi.into()])].into())].into());
-        assert_eq!(alone(&twins("1", "1"), &twins("1", "1")).len(), 0);
-        assert_eq!(alone(&twins("1", "1"), &twins("2", "2")).len(), 0);
-        assert!(alone(&twins("1", "1"), &twins("2", "1"))[0].contains("`lessons/en/p.md` changed"));
-        assert!(alone(&twins("1", "1"), &twins("1", "2"))[0].contains("`lessons/vi/p.md` changed"));
+        assert_eq!(alone(&twins("1", "1"), &twins("1", "1"), None).len(), 0);
+        assert_eq!(alone(&twins("1", "1"), &twins("2", "2"), None).len(), 0);
+        assert!(alone(&twins("1", "1"), &twins("2", "1"), None)[0].contains("`lessons/en/p.md` changed"));
+        assert!(alone(&twins("1", "1"), &twins("1", "2"), None)[0].contains("`lessons/vi/p.md` changed"));
     }
 }
