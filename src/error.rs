@@ -54,6 +54,11 @@ pub enum Error {
     #[error("`{program}` failed: {what}. {hint}")]
     Program { program: String, what: String, hint: String },
 
+    /// The Hugging Face Hub refused something, failed, or could not be reached. `status` is its answer's, if there was one;
+    /// `given` tells whether the cause is what was asked for (a name, a token) and not the way there.
+    #[error("{what}. {hint}")]
+    Hub { status: Option<u16>, given: bool, what: String, hint: String },
+
     /// candle refused an operation. Likely cause: out of device memory, or a bug in the caller.
     #[error("tensor operation failed: {0}")]
     Candle(#[from] candle_core::Error),
@@ -62,10 +67,13 @@ pub enum Error {
 impl Error {
     /// Whether the cause lies in what was given, before anything ran.
     pub fn is_input(&self) -> bool {
-        matches!(
-            self,
-            Self::Read { .. } | Self::Format { .. } | Self::Config { .. } | Self::Data { .. } | Self::Tensor { .. }
-        )
+        match self {
+            Self::Read { .. } | Self::Format { .. } | Self::Config { .. } | Self::Data { .. } | Self::Tensor { .. } => {
+                true
+            }
+            Self::Hub { given, .. } => *given,
+            _ => false,
+        }
     }
 
     /// An unreadable `path`.
@@ -104,6 +112,11 @@ impl Error {
     /// Data that cannot be used; `place` names the file and the line or row (may be empty).
     pub fn data(place: impl Into<String>, what: impl Into<String>, hint: impl Into<String>) -> Self {
         Self::Data { place: place.into(), what: what.into(), hint: hint.into() }
+    }
+
+    /// What the Hub refused; `given` if for what was asked.
+    pub fn hub(given: bool, what: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::Hub { status: None, given, what: what.into(), hint: hint.into() }
     }
 
     /// The same error; one about data also names the file that the data came from.

@@ -69,6 +69,17 @@ pub fn safetensors_bytes<S: AsRef<str>>(tensors: &[(S, Tensor)]) -> Result<Vec<u
     safetensors::serialize(views, Some(metadata)).map_err(|e| Error::Shape { op: "safetensors", what: e.to_string() })
 }
 
+/// The type under which safetensors stores a tensor: its own where [`little_endian`] keeps it, else f32.
+pub fn stored_type(dtype: DType) -> Dtype {
+    match dtype {
+        DType::U8 => Dtype::U8,
+        DType::I64 => Dtype::I64,
+        DType::F16 => Dtype::F16,
+        DType::BF16 => Dtype::BF16,
+        _ => Dtype::F32,
+    }
+}
+
 /// A tensor's elements as safetensors stores them: row-major, little-endian.
 pub fn little_endian(tensor: &Tensor) -> Result<(Dtype, Vec<u8>)> {
     let flat = tensor.flatten_all()?;

@@ -8,11 +8,12 @@ use ferrotune::lora::peft;
 use ferrotune::model::{self, Decoder, LoadOptions, Pretrained, Quantization};
 use ferrotune::quant::QuantType;
 use ferrotune::train::RunConfig;
+use ferrotune::train::config::Method;
 use ferrotune::{Error, device, generate, hub};
 
 use crate::adapted::ModelArgs;
 use crate::failure::Failure;
-use crate::{output, progress};
+use crate::progress;
 
 /// NF4 with double quantization, as a run by qlora has it.
 pub(crate) const NF4: Quantization = Quantization { quant_type: QuantType::Nf4, double: true };
@@ -38,10 +39,6 @@ pub(crate) enum Precision {
 impl ModelArgs {
     /// Loads what the arguments name.
     pub(crate) fn open(&self, precision: Precision) -> Result<Opened, Failure> {
-        let prompt = match &self.adapter {
-            Some(directory) => PromptFile::load(directory)?,
-            None => None,
-        };
         let name = match (&self.model, &self.adapter) {
             (Some(model), _) => model.clone(),
             (None, Some(adapter)) => base_of(adapter)?,
@@ -69,12 +66,18 @@ impl ModelArgs {
         if let Some(directory) = &self.adapter {
             put_on(&mut decoder, directory, &device)?;
         }
+        // A merged model's folder has the prompt of the adapter that is in it.
+        let prompt = match &self.adapter {
+            Some(directory) => PromptFile::load(directory)?,
+            None if pretrained.path.is_dir() => PromptFile::load(&pretrained.path)?,
+            None => None,
+        };
         Ok(Opened { pretrained, decoder, name, prompt })
     }
 }
 
 impl Opened {
-    /// The text that the model's prompts have: the one its adapter was trained with; for a bare model its own chat
+    /// The text that the model's prompts have: the one it or its adapter was trained with; for a bare model its own chat
     /// template, or Alpaca's text where it has none.
     pub(crate) fn template(&self) -> Result<Template, Error> {
         let name = match &self.prompt {
@@ -85,13 +88,13 @@ impl Opened {
         Template::for_model(name, &self.pretrained)
     }
 
-    /// The text that records have, for the same adapter; for a bare model Alpaca's.
+    /// The text that records have: the one that was trained with; for a bare model Alpaca's.
     pub(crate) fn record_template(&self) -> Result<Template, Error> {
         let name = self.prompt.as_ref().map_or("alpaca", |prompt| prompt.template.as_str());
         Template::for_model(name, &self.pretrained)
     }
 
-    /// How the adapter's run wraps a bare line, where it tells.
+    /// How the run wraps a bare line, where it tells.
     pub(crate) fn prompt(&self) -> Option<&PromptFile> {
         self.prompt.as_ref()
     }
@@ -109,7 +112,7 @@ pub(crate) fn encode(pretrained: &Pretrained, text: &str, special: bool) -> Resu
 
 /// Finds and opens the model called `name`.
 pub(crate) fn open(name: &str) -> Result<Pretrained, Error> {
-    let path = hub::resolve_with(name, &mut |note| output::status(note))?;
+    let path = hub::resolve_with(name, &mut progress::transfer())?;
     model::open(&path)
 }
 
@@ -126,6 +129,15 @@ pub(crate) fn load(pretrained: &Pretrained, options: &LoadOptions) -> Result<Dec
 fn put_on(decoder: &mut Decoder, directory: &Path, device: &Device) -> Result<(), Error> {
     let adapter = peft::load(directory, &decoder.module_shapes(), device)?;
     decoder.set_adapter(&adapter, false)
+}
+
+/// The 4-bit format beside which the adapter in `directory` was trained; `None` if it was another or is not known.
+pub(crate) fn trained_beside(directory: &Path) -> Result<Option<Quantization>, Error> {
+    let path = directory.join("config.toml");
+    let Ok(text) = std::fs::read_to_string(&path) else { return Ok(None) };
+    let run = RunConfig::from_toml(&text, &path)?;
+    let quant_type = run.quantization.bnb_4bit_quant_type.filter(|_| run.method == Method::Qlora);
+    Ok(quant_type.map(|quant_type| Quantization { quant_type, double: run.quantization.bnb_4bit_use_double_quant }))
 }
 
 /// The name of the model that the adapter in `directory` was trained on: as the run was told, else as PEFT's file says.

@@ -3,6 +3,7 @@
 use std::io::IsTerminal;
 use std::time::Instant;
 
+use ferrotune::hub::Transfer;
 use ferrotune::train::observer::{End, EvalMetrics, Event, Observer, Start, StepMetrics};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -147,6 +148,34 @@ pub(crate) fn bar(total: u64, what: &str) -> ProgressBar {
     bar
 }
 
+/// Who tells of a transfer: sentences on stderr, bytes as a bar on a terminal, each tenth of them as a line elsewhere.
+pub(crate) fn transfer() -> impl FnMut(Transfer) {
+    let bar = bar(0, "");
+    bar.set_style(style(TRANSFER));
+    let mut tenths = 0;
+    move |transfer| match transfer {
+        Transfer::Note(note) if bar.is_hidden() => output::status(note),
+        Transfer::Note(note) => bar.suspend(|| output::status(note)),
+        Transfer::Bytes { done, all } => {
+            bar.set_length(all);
+            bar.set_position(done);
+            let now = done * 10 / all.max(1);
+            if bar.is_hidden() && all >= LARGE && now > tenths {
+                output::status(format!("{} of {}", units::bytes(done), units::bytes(all)));
+            }
+            tenths = now;
+            if done >= all {
+                bar.finish_and_clear();
+            }
+        }
+    }
+}
+
+/// The style of a bar of bytes.
+const TRANSFER: &str = "{bar:30} {bytes}/{total_bytes} {bytes_per_sec} {msg}";
+/// Bytes from which on a log is told how far they are.
+const LARGE: u64 = 10_000_000;
+
 /// The style of a constant template, which the test below shows to be one.
 fn style(template: &'static str) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("━╸─")
@@ -173,7 +202,7 @@ mod tests {
 
     #[test]
     fn templates_are_well_formed() {
-        for template in ["{bar:30} {msg}", "{bar:30} {pos}/{len} {msg}"] {
+        for template in ["{bar:30} {msg}", "{bar:30} {pos}/{len} {msg}", TRANSFER] {
             assert!(ProgressStyle::with_template(template).is_ok(), "{template}");
         }
     }

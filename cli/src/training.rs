@@ -3,7 +3,6 @@
 use ferrotune::train::{RunConfig, Session};
 use ferrotune::{Error, device, hub};
 
-use crate::output;
 use crate::progress::{self, Progress};
 
 /// Finds the model and the data, and loads them.
@@ -11,8 +10,7 @@ pub(crate) fn prepare(config: RunConfig, watcher: &mut Progress) -> Result<Sessi
     let choice = device::choose(device::Wanted::Auto)?;
     watcher.device = Some(choice.reason);
     let bar = progress::bar(0, "loading the model");
-    let mut note = |note: &str| output::status(note);
-    let session = hub::session(config, choice.device, &mut note, watcher, |done, all| {
+    let session = hub::session(config, choice.device, &mut progress::transfer(), watcher, |done, all| {
         bar.set_length(all as u64);
         bar.set_position(done as u64);
     });

@@ -1,18 +1,15 @@
-//! Reading records: a JSON array (`.json`), one JSON object a line (`.jsonl`), or a folder of such files.
+//! Reading records: a JSON array (`.json`), one JSON object a line (`.jsonl`), Parquet, or a folder of such files.
 
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::Record;
+use super::{Record, columns, parquet};
 use crate::error::{Error, Result};
-
-const KEYS: &str =
-    "Each example is an object with the strings `instruction` and `output`, and `input` where there is one.";
 
 /// Reads all records of `path`, in the file's order; a folder's files go by name.
 ///
-/// `instruction` and `output` must be there; `input` may be missing, null or empty; other keys are not looked at. A byte
+/// What the columns may be called stands in `columns`; other columns are not looked at. A byte
 /// order mark is skipped. Blank lines of a `.jsonl` file are skipped, but counted in the line numbers of messages.
 ///
 /// # Errors
@@ -31,7 +28,7 @@ pub fn load(path: &Path) -> Result<Vec<Record>> {
     };
     if records.is_empty() {
         let what = format!("`{}` holds no examples", path.display());
-        return Err(Error::data("", what, KEYS));
+        return Err(Error::data("", what, columns::HINT));
     }
     Ok(records)
 }
@@ -41,13 +38,13 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(|e| Error::read(folder, e))? {
         let path = entry.map_err(|e| Error::read(folder, e))?.path();
-        if path.is_file() && matches!(extension(&path).as_str(), "json" | "jsonl") {
+        if path.is_file() && matches!(extension(&path).as_str(), "json" | "jsonl" | "parquet") {
             files.push(path);
         }
     }
     files.sort();
     if files.is_empty() {
-        let what = format!("the folder `{}` holds no `.json` or `.jsonl` file", folder.display());
+        let what = format!("the folder `{}` holds no `.json`, `.jsonl` or `.parquet` file", folder.display());
         return Err(Error::data("", what, "Name a data file, or a folder that has some."));
     }
     Ok(files)
@@ -57,6 +54,7 @@ fn load_file(path: &Path) -> Result<Vec<Record>> {
     let parse = match extension(path).as_str() {
         "jsonl" => json_lines,
         "json" => json_array,
+        "parquet" => return parquet::records(path),
         other => {
             // A path that is not there is the likelier mistake, and has the better message.
             std::fs::metadata(path).map_err(|e| Error::read(path, e))?;
@@ -64,7 +62,11 @@ fn load_file(path: &Path) -> Result<Vec<Record>> {
                 "" => format!("`{}` has no extension to tell its kind by", path.display()),
                 other => format!("`{}` is a `.{other}` file, which cannot be read as data", path.display()),
             };
-            return Err(Error::data("", what, "Give a `.json` (one array) or `.jsonl` (one object a line) file."));
+            return Err(Error::data(
+                "",
+                what,
+                "Give a `.json` (one array), `.jsonl` (one object a line) or `.parquet` file.",
+            ));
         }
     };
     let bytes = std::fs::read(path).map_err(|e| Error::read(path, e))?;
@@ -109,8 +111,8 @@ fn json_array(path: &Path, text: &str) -> Result<Vec<Record>> {
         Error::format(path, format!("line {}, column {}", e.line(), e.column()), reason(&e), hint)
     })?;
     let Value::Array(rows) = value else {
-        let what = format!("the file is {}, not an array of examples", kind(&value));
-        return Err(Error::format(path, "", what, KEYS));
+        let what = format!("the file is {}, not an array of examples", columns::kind(&value));
+        return Err(Error::format(path, "", what, columns::HINT));
     };
     rows.into_iter().enumerate().map(|(i, value)| record(path, &format!("row {}", i + 1), value)).collect()
 }
@@ -122,32 +124,11 @@ fn reason(error: &serde_json::Error) -> String {
 }
 
 fn record(path: &Path, place: &str, value: Value) -> Result<Record> {
-    let Value::Object(mut object) = value else {
-        return Err(Error::format(path, place, format!("this is {}, not an object", kind(&value)), KEYS));
-    };
-    let mut take = |key: &str, optional: bool| match object.get_mut(key).map(Value::take) {
-        Some(Value::String(text)) => Ok(text),
-        None | Some(Value::Null) if optional => Ok(String::new()),
-        Some(other) => {
-            Err(Error::format(path, place, format!("`{key}` is {}, but must be a string", kind(&other)), KEYS))
-        }
-        None => {
-            let there: Vec<_> = object.keys().map(|k| format!("`{k}`")).collect();
-            let there = if there.is_empty() { "none".into() } else { there.join(", ") };
-            let hint = format!("The keys here: {there}. {KEYS}");
-            Err(Error::format(path, place, format!("the key `{key}` is missing"), hint))
-        }
-    };
-    Ok(Record { instruction: take("instruction", false)?, input: take("input", true)?, output: take("output", false)? })
-}
-
-fn kind(value: &Value) -> &'static str {
     match value {
-        Value::Null => "null",
-        Value::Bool(_) => "a boolean",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a string",
-        Value::Array(_) => "an array",
-        Value::Object(_) => "an object",
+        Value::Object(row) => columns::record(path, place, row),
+        other => {
+            let what = format!("this is {}, not an object", columns::kind(&other));
+            Err(Error::format(path, place, what, columns::HINT))
+        }
     }
 }

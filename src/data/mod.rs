@@ -5,9 +5,11 @@
 //! ```
 
 mod chat;
+mod columns;
 mod load;
 pub mod orders;
 mod pack;
+mod parquet;
 mod preview;
 mod prompt;
 mod record;

@@ -49,8 +49,8 @@ impl PromptFile {
     /// What a bare line becomes: the input of the shared instruction, or an instruction of its own.
     pub fn record(&self, line: &str) -> Record {
         match &self.instruction {
-            Some(instruction) => Record { instruction: instruction.clone(), input: line.into(), output: String::new() },
-            None => Record { instruction: line.into(), input: String::new(), output: String::new() },
+            Some(instruction) => Record { instruction: instruction.clone(), input: line.into(), ..Record::default() },
+            None => Record { instruction: line.into(), ..Record::default() },
         }
     }
 }

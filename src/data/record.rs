@@ -1,5 +1,7 @@
 //! One example as it stands in a data file.
 
+use super::chat::Message;
+
 /// An instruction, what it is about, and the answer that is to be learnt (Stanford Alpaca's three fields).
 ///
 /// `input` is empty where the file has none.
@@ -8,4 +10,6 @@ pub struct Record {
     pub instruction: String,
     pub input: String,
     pub output: String,
+    /// What was said before the instruction: a system message, questions and answers. Empty for most data.
+    pub turns: Vec<Message>,
 }

@@ -1,5 +1,7 @@
 //! The text of an example: what stands before the output, and the output.
 
+use std::ops::Range;
+
 use super::Record;
 use super::chat::{ChatTemplate, Message};
 use crate::error::{Error, Result};
@@ -41,6 +43,8 @@ pub struct Text {
     pub prompt: String,
     /// What it is to write: the output, and what the template puts after it.
     pub completion: String,
+    /// Where earlier answers stand in `prompt`, in bytes; they are written by the model, too.
+    pub answers: Vec<Range<usize>>,
 }
 
 impl Template {
@@ -86,11 +90,15 @@ impl Template {
     /// The text before the output, which generation starts from.
     ///
     /// # Errors
-    /// [`Error::Data`] where a chat template refuses the record.
+    /// [`Error::Data`] where a chat template refuses the record, or a plain one meets a conversation.
     pub fn prompt(&self, record: &Record) -> Result<String> {
         match self {
+            Self::Plain(_) if !record.turns.is_empty() => {
+                let what = "the example is a conversation, for which this template has no place";
+                Err(Error::data("", what, "Use the template `chat`, the model's own."))
+            }
             Self::Plain(plain) => Ok(plain.prompt(record)),
-            Self::Chat(chat) => chat.render(&[user(record)], true),
+            Self::Chat(chat) => chat.render(&messages(record), true),
         }
     }
 
@@ -102,15 +110,24 @@ impl Template {
     pub fn text(&self, record: &Record) -> Result<Text> {
         let prompt = self.prompt(record)?;
         match self {
-            Self::Plain(_) => Ok(Text { prompt, completion: record.output.clone() }),
+            Self::Plain(_) => Ok(Text { prompt, completion: record.output.clone(), answers: Vec::new() }),
             Self::Chat(chat) => {
-                let answer = Message { role: "assistant".into(), content: record.output.clone() };
-                let whole = chat.render(&[user(record), answer], false)?;
-                let completion = whole.strip_prefix(&prompt).map(str::to_owned).ok_or_else(|| {
-                    let what = "the chat template does not write the prompt of a question before its answer unchanged";
-                    Error::data("", what, "Use another template, such as `alpaca`.")
-                })?;
-                Ok(Text { prompt, completion })
+                let mut messages = messages(record);
+                messages.push(Message { role: ASSISTANT.into(), content: record.output.clone() });
+                let whole = chat.render(&messages, false)?;
+                // `{% generation %}` would mark the answers, and few templates have it; where an answer begins and ends
+                // shows in what the template writes of the conversation up to there.
+                let upto = |count: usize, prompt: bool| {
+                    let text = chat.render(&messages[..count], prompt)?;
+                    if whole.starts_with(&text) { Ok(text.len()) } else { Err(unstable()) }
+                };
+                let mut answers = Vec::new();
+                for (i, _) in messages.iter().enumerate().rev().skip(1).filter(|(_, m)| m.role == ASSISTANT) {
+                    answers.push(upto(i, true)?..upto(i + 1, false)?);
+                }
+                answers.reverse();
+                let completion = whole.strip_prefix(&prompt).map(str::to_owned).ok_or_else(unstable)?;
+                Ok(Text { prompt, completion, answers })
             }
         }
     }
@@ -135,6 +152,18 @@ impl Plain {
         }
         out + rest
     }
+}
+
+const ASSISTANT: &str = "assistant";
+
+fn unstable() -> Error {
+    let what = "the chat template does not write the prompt of a question before its answer unchanged";
+    Error::data("", what, "Use another template, such as `alpaca`.")
+}
+
+/// The conversation up to the question.
+fn messages(record: &Record) -> Vec<Message> {
+    record.turns.iter().cloned().chain([user(record)]).collect()
 }
 
 /// The user's message: the instruction, then a blank line and the input where there is one.

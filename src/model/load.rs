@@ -112,13 +112,13 @@ fn train_weights(decoder: &mut Decoder) -> Result<()> {
     Ok(())
 }
 
-struct Loader<'a> {
-    source: &'a dyn WeightSource,
-    options: &'a LoadOptions,
+pub(super) struct Loader<'a> {
+    pub(super) source: &'a dyn WeightSource,
+    pub(super) options: &'a LoadOptions,
 }
 
 impl Loader<'_> {
-    fn block(&self, config: &Config, index: usize) -> Result<Block> {
+    pub(super) fn block(&self, config: &Config, index: usize) -> Result<Block> {
         let (hidden, inner) = (config.hidden_size, config.intermediate_size);
         let q = config.num_attention_heads * config.head_dim;
         let kv = config.num_key_value_heads * config.head_dim;
@@ -163,7 +163,7 @@ impl Loader<'_> {
         Ok(Linear::new(name.to_string(), weight))
     }
 
-    fn norm(&self, key: &str, config: &Config) -> Result<Norm> {
+    pub(super) fn norm(&self, key: &str, config: &Config) -> Result<Norm> {
         Ok(Norm { weight: self.dense(key)?, weight_id: None, eps: config.rms_norm_eps })
     }
 

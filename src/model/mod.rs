@@ -2,7 +2,8 @@
 //!
 //! `config` and `names` map families and formats to one vocabulary, `weights` reads tensors, `pretrained` opens a
 //! checkpoint, `load` builds the `decoder` of `block`s of `linear` modules; `batch` (with a shared `prefix`) and `cache` are
-//! what it runs on, `parameters` what training changes.
+//! what it runs on, `parameters` what training changes; `export` writes whole models, `streamed` looks at one that need not fit
+//! into memory.
 
 pub mod batch;
 pub mod block;
@@ -17,6 +18,7 @@ pub mod parameters;
 pub mod prefix;
 pub mod pretrained;
 pub mod rope;
+pub mod streamed;
 pub mod tokenizer;
 pub mod weights;
 

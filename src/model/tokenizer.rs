@@ -15,7 +15,7 @@ use crate::model::weights::gguf::GgufFile;
 use crate::{Error, Result, files};
 
 /// Llama 3's split. Source: llama.cpp `llama-vocab.cpp`, `LLAMA_VOCAB_PRE_TYPE_LLAMA3`, and the model's own `tokenizer.json`.
-const LLAMA3_SPLIT: &str = concat!(
+pub(super) const LLAMA3_SPLIT: &str = concat!(
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}",
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 );
@@ -26,7 +26,7 @@ const CONTROL: u64 = 3;
 const USER_DEFINED: u64 = 4;
 
 /// Names of end-of-turn tokens; a chat model that ends its turn with one ends its answer.
-const END_OF_TURN: [&str; 4] = ["<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end_of_turn|>"];
+pub(super) const END_OF_TURN: [&str; 4] = ["<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end_of_turn|>"];
 
 /// Reads a `tokenizer.json`.
 ///

@@ -17,6 +17,7 @@ mod training;
 
 use crate::data::{self, Record};
 use crate::evaluate::{self, Evaluation};
+use crate::hub::Transfer;
 use crate::show::{Progress, Table};
 use crate::train::{RunConfig, Session};
 use crate::{Result, device, hub, interrupt};
@@ -37,7 +38,7 @@ pub fn prepare(config: RunConfig) -> Result<Session> {
     device::on_pool(|| {
         let device = device::choose(device::Wanted::Auto)?.device;
         let mut bar = Progress::new(0, "loading the model");
-        let session = hub::session(config, device, &mut |note| println!("{note}"), &mut (), |done, all| {
+        let session = hub::session(config, device, &mut told(), &mut (), |done, all| {
             bar.total(all as u64);
             bar.set(done as u64);
         });
@@ -50,9 +51,22 @@ pub fn prepare(config: RunConfig) -> Result<Session> {
 ///
 /// Errors: those of [`hub::resolve_data`] and [`data::load`].
 pub fn read(name: &str, n: usize) -> Result<Vec<Record>> {
-    let mut records = data::load(&hub::resolve_data(name)?)?;
+    let mut records = data::load(&hub::resolve_data(name, &mut told())?)?;
     records.truncate(n);
     Ok(records)
+}
+
+/// Shows what a transfer tells: sentences as lines, bytes as a bar.
+fn told() -> impl FnMut(Transfer) {
+    let mut bar = None;
+    move |transfer| match transfer {
+        Transfer::Note(note) => println!("{note}"),
+        Transfer::Bytes { done, all } => {
+            let bar: &mut Progress = bar.get_or_insert_with(|| Progress::new(all, "bytes"));
+            bar.total(all);
+            bar.set(done);
+        }
+    }
 }
 
 /// Lets the model as it stands answer every record. After an interrupt, what is finished is scored, and `interrupted` set.
@@ -74,7 +88,7 @@ pub fn evaluate(session: &Session, records: &[Record]) -> Result<Evaluation> {
 /// Errors: those of [`evaluate`].
 pub fn answer(session: &Session, input: &str) -> Result<String> {
     let instruction = session.instruction.clone().unwrap_or_default();
-    let record = Record { instruction, input: input.into(), output: String::new() };
+    let record = Record { instruction, input: input.into(), ..Record::default() };
     let evaluation = evaluate(session, &[record])?;
     Ok(evaluation.examples.into_iter().next().map_or_else(String::new, |scored| scored.answer))
 }
@@ -111,7 +125,12 @@ mod tests {
 
     #[test]
     fn only_what_both_finished_is_compared() {
-        let record = |input: &str| Record { instruction: "i".into(), input: input.into(), output: "{}".into() };
+        let record = |input: &str| Record {
+            instruction: "i".into(),
+            input: input.into(),
+            output: "{}".into(),
+            ..Record::default()
+        };
         let records = [record("a"), record("b")];
         let answer = |index, text| score(index, "{}", text, Finish::Stop);
         let before = Evaluation::new(vec![answer(0, "no"), answer(1, "no")], false);

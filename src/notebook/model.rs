@@ -23,7 +23,7 @@ pub struct Model {
 /// Errors: those of [`hub::resolve`] and [`model::load`].
 pub fn load(name: &str, format: Option<QuantType>) -> Result<Model> {
     let device = device::choose(device::Wanted::Auto)?.device;
-    let pretrained = model::open(&hub::resolve_with(name, &mut |note| println!("{note}"))?)?;
+    let pretrained = model::open(&hub::resolve_with(name, &mut super::told())?)?;
     let quantization = format.map(|quant_type| Quantization { quant_type, double: true });
     let options = LoadOptions { quantization, ..LoadOptions::new(device, DType::F32) };
     let decoder = device::on_pool(|| model::load(&pretrained, &options, |_, _| {}))?;

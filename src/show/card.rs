@@ -1,6 +1,7 @@
 //! The model card: a run's `README.md` as the Hugging Face Hub takes it.
 
 mod front_matter;
+mod merged;
 mod usage;
 
 use std::path::Path;
@@ -11,6 +12,8 @@ use super::table::Table;
 use crate::evaluate::TaskScores;
 use crate::train::config::{KEYS, Method, RunConfig};
 use crate::train::observer::{End, Start};
+
+pub(super) use merged::merged_card;
 
 /// What a card tells.
 #[derive(Clone, Copy, Debug)]

@@ -1,7 +1,7 @@
 //! Results as things to look at: curves, tables, the model card, and displays that move while something runs.
 //!
 //! Curves, tables and cards are values in, text out. Only displays ([`html`] and its like, [`Live`]) print, and only
-//! [`write_results`] reads or writes a file.
+//! [`write_results`] and [`write_merged_card`] read or write files.
 
 mod card;
 mod chart;
@@ -23,5 +23,5 @@ pub use display::{
 pub use live::Live;
 pub use metrics::{Summary, summarize};
 pub use plot::loss_svg;
-pub use run_folder::{Scores, write_results};
+pub use run_folder::{Scores, write_merged_card, write_results};
 pub use table::Table;

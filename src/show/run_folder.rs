@@ -1,9 +1,13 @@
-//! What people look at in a run's folder: the curve and the card.
+//! What people look at in a run's folder, or in a merged model's: the curve and the card.
 
-use super::card::{Card, model_card};
+use std::path::Path;
+
+use super::card::{Card, merged_card, model_card};
 use super::metrics::summarize;
 use super::plot::loss_svg;
 use crate::evaluate::TaskScores;
+use crate::lora::peft;
+use crate::model::export::Verification;
 use crate::train::Session;
 use crate::train::metrics::METRICS_FILE;
 use crate::train::observer::{End, Start};
@@ -44,4 +48,22 @@ pub fn write_results(
         after: scores.map(|s| s.after),
     };
     files::write_atomic(&config.output_dir.join("README.md"), model_card(&card).as_bytes())
+}
+
+/// Writes `README.md` of a model that the adapter in `adapter` was merged into, and its curve, into `directory`.
+///
+/// Errors: [`Error::Read`] for a card that is there and cannot be read; [`Error::Format`] for a broken adapter;
+/// [`Error::Write`].
+pub fn write_merged_card(adapter: &Path, directory: &Path, verification: Option<&Verification>) -> Result<()> {
+    let optional = |name: &str| {
+        let path = adapter.join(name);
+        path.is_file().then(|| std::fs::read_to_string(&path).map_err(|e| Error::read(path, e))).transpose()
+    };
+    let base = peft::base_model(&adapter.join(peft::CONFIG_FILE))?;
+    let card = merged_card(optional("README.md")?.as_deref(), &base, verification);
+    files::write_atomic(&directory.join("README.md"), card.as_bytes())?;
+    match optional("loss.svg")? {
+        Some(curve) => files::write_atomic(&directory.join("loss.svg"), curve.as_bytes()),
+        None => Ok(()),
+    }
 }

@@ -1,5 +1,6 @@
 //! Data: files, templates, masks, packing, and the committed orders.
 
+mod columns;
 mod load;
 mod orders;
 mod pack;
@@ -55,5 +56,5 @@ fn adds_tokens(eos: bool) -> Option<serde_json::Value> {
 }
 
 fn record(instruction: &str, input: &str, output: &str) -> Record {
-    Record { instruction: instruction.into(), input: input.into(), output: output.into() }
+    Record { instruction: instruction.into(), input: input.into(), output: output.into(), ..Record::default() }
 }

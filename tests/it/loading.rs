@@ -3,7 +3,9 @@
 mod config;
 mod damaged;
 mod gguf;
+mod merge;
 mod tokenizer;
+mod written_gguf;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -110,7 +112,7 @@ fn a_folder_in_4_bits_is_the_model_quantized_while_loading() {
         let quantization = Quantization { quant_type, double };
         let directory = tempfile::tempdir().unwrap();
         let original = model::open(&golden(name)).unwrap();
-        export::write_quantized(&original, quantization, directory.path(), |_, _| {}).unwrap();
+        export::write_quantized(&original, quantization, export::SHARD_BYTES, directory.path(), |_, _| {}).unwrap();
 
         let stored = model::open(directory.path()).unwrap();
         let described = stored.config.quantization.as_ref().unwrap();

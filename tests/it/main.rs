@@ -3,6 +3,7 @@
 mod config;
 mod data;
 mod generate;
+mod hub;
 mod loading;
 mod ops;
 mod ops_linear;

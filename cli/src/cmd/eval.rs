@@ -9,7 +9,7 @@ use ferrotune::{Error, evaluate, hub};
 use crate::adapted::ModelArgs;
 use crate::failure::Failure;
 use crate::opened::{Opened, Precision};
-use crate::{answers, interrupt, output, units};
+use crate::{answers, interrupt, output, progress, units};
 
 /// Score a model's answers on held-out data: exact match, valid JSON, loss
 ///
@@ -45,7 +45,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: Args) -> Result<(), Failure> {
-    let data = hub::resolve_data(&args.data)?;
+    let data = hub::resolve_data(&args.data, &mut progress::transfer())?;
     let mut records = data::load(&data)?;
     if let Some(limit) = args.limit {
         records.truncate(limit.get());

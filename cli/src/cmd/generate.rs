@@ -116,7 +116,7 @@ fn prompts(opened: &Opened, lines: &[Line]) -> Result<(Vec<String>, Vec<Vec<u32>
             Line::Prompt { prompt } => (prompt.clone(), true),
             Line::Record { instruction, input } => {
                 let input = input.clone().unwrap_or_default();
-                let record = Record { instruction: instruction.clone(), input, output: String::new() };
+                let record = Record { instruction: instruction.clone(), input, ..Record::default() };
                 (template.prompt(&record)?, template.wants_special_tokens())
             }
         };

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::failure::Failure;
 use crate::flags::ConfigFlags;
-use crate::{opened, output, units};
+use crate::{opened, output, progress, units};
 
 /// Show the memory and time that a run will need
 ///
@@ -90,7 +90,7 @@ fn time(
     settings: &Settings,
     speed: f64,
 ) -> Result<Time, Error> {
-    let path = hub::resolve_data(data)?;
+    let path = hub::resolve_data(data, &mut progress::transfer())?;
     let records = data::load(&path)?;
     let options = TokenizeOptions {
         max_length: config.sft.max_length,

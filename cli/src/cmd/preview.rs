@@ -6,7 +6,7 @@ use ferrotune::data::{self, Span, Template, TokenizeOptions};
 use ferrotune::hub;
 
 use crate::failure::Failure;
-use crate::{opened, output, units};
+use crate::{opened, output, progress, units};
 
 /// Show the text that a run trains on, with the trained tokens marked
 ///
@@ -43,7 +43,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: Args) -> Result<(), Failure> {
-    let data = hub::resolve_data(&args.data)?;
+    let data = hub::resolve_data(&args.data, &mut progress::transfer())?;
     let mut records = data::load(&data)?;
     let all = records.len();
     records.truncate(args.n.get());

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use ferrotune::model::export;
 
 use crate::failure::Failure;
-use crate::{folder, opened, output, progress};
+use crate::{folder, opened, output, progress, units};
 
 /// Write a model as a bitsandbytes NF4 checkpoint that transformers loads
 #[derive(clap::Args)]
@@ -20,13 +20,17 @@ pub(crate) struct Args {
     /// Folder to write; it must be new or empty
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
+
+    /// Most bytes in one file; a larger model becomes several, with an index
+    #[arg(long, value_name = "SIZE", default_value = "5GB", value_parser = units::parse_bytes)]
+    max_shard_size: u64,
 }
 
 pub(crate) fn run(args: Args) -> Result<(), Failure> {
     folder::check_empty(&args.out)?;
     let pretrained = opened::open(&args.model)?;
     let bar = progress::bar(0, "quantizing");
-    let written = export::write_quantized(&pretrained, opened::NF4, &args.out, |done, all| {
+    let written = export::write_quantized(&pretrained, opened::NF4, args.max_shard_size, &args.out, |done, all| {
         bar.set_length(all as u64);
         bar.set_position(done as u64);
     });

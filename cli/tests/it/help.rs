@@ -31,6 +31,8 @@ fn the_command() {
       plan      Show the memory and time that a run will need
       quantize  Write a model as a bitsandbytes NF4 checkpoint that transformers loads
       merge     Add an adapter to the model's original weights and write the result as safetensors
+      gguf      Write a model as a GGUF file for llama.cpp and what is built on it
+      push      Put a model or an adapter onto the Hugging Face Hub
       fetch     Fetch a model or a data set into the cache and print its path
       lab       Set up JupyterLab with the Rust kernel in `.venv`, build the book, and open the course
       doctor    Show what this machine has: cores, instruction sets, GPU, CUDA, Python, Jupyter, token
@@ -311,13 +313,15 @@ fn quantize() {
     assert_snapshot!(help(&["quantize"]), @r"
     Write a model as a bitsandbytes NF4 checkpoint that transformers loads
 
-    Usage: ferrotune quantize --model <M> --out <DIR>
+    Usage: ferrotune quantize [OPTIONS] --model <M> --out <DIR>
 
     Options:
-          --model <M>  Model: an alias (smollm2-135m), hf:org/name[@revision], a folder with
-                       safetensors, or a .gguf file
-          --out <DIR>  Folder to write; it must be new or empty
-      -h, --help       Print help
+          --model <M>              Model: an alias (smollm2-135m), hf:org/name[@revision], a folder with
+                                   safetensors, or a .gguf file
+          --out <DIR>              Folder to write; it must be new or empty
+          --max-shard-size <SIZE>  Most bytes in one file; a larger model becomes several, with an index
+                                   [default: 5GB]
+      -h, --help                   Print help
 
     Examples:
       ferrotune quantize --model smollm2-135m --out models/smollm2-nf4
@@ -329,20 +333,47 @@ fn merge() {
     assert_snapshot!(help(&["merge"]), @r"
     Add an adapter to the model's original weights and write the result as safetensors
 
+    Then both are asked to go on with three short texts, and the greatest difference of two logits is
+    told: between the base with its adapter and the merged model, and, where the adapter was trained
+    beside 4-bit weights, between what was trained and what was merged.
+
     Usage: ferrotune merge [OPTIONS] --model <M> --adapter <A> --out <DIR>
 
     Options:
-          --model <M>     Base model: an alias (smollm2-135m), hf:org/name[@revision], a folder with
-                          safetensors, or a .gguf file
-          --adapter <A>   PEFT adapter's folder, such as a run's
-          --out <DIR>     Folder to write; it must be new or empty
-          --dtype <TYPE>  Type of the written weights [default: bf16] [possible values: f32, bf16, f16]
-      -h, --help          Print help
+          --model <M>
+              Base model: an alias (smollm2-135m), hf:org/name[@revision], a folder with safetensors, or
+              a .gguf file
+
+          --adapter <A>
+              PEFT adapter's folder, such as a run's
+
+          --out <DIR>
+              Folder to write; it must be new or empty
+
+          --dtype <TYPE>
+              Type of the written weights
+              
+              [default: bf16]
+              [possible values: f32, bf16, f16]
+
+          --max-shard-size <SIZE>
+              Most bytes in one file; a larger model becomes several, with an index
+              
+              [default: 5GB]
+
+          --no-verify
+              Skip the comparison of the result with base and adapter
+
+          --json
+              Print what the comparison found as JSON
+
+      -h, --help
+              Print help (see a summary with '-h')
 
     Examples:
       ferrotune merge --model smollm2-135m --adapter runs/quick-start --out models/orders
       ferrotune merge --model hf:HuggingFaceTB/SmolLM2-135M-Instruct --adapter runs/a --out models/a
-      --dtype f32
+      --dtype f32 --json
     ");
 }
 
@@ -351,13 +382,15 @@ fn fetch() {
     assert_snapshot!(help(&["fetch"]), @r"
     Fetch a model or a data set into the cache and print its path
 
-    HF_TOKEN, HF_ENDPOINT, HF_HOME and HF_HUB_OFFLINE mean what they mean for huggingface_hub.
+    What is in the cache already is not sent again; a file that was cut off goes on where it was, and
+    every file is held against its hash. HF_TOKEN, HF_ENDPOINT, HF_HOME and HF_HUB_OFFLINE mean what
+    they mean for huggingface_hub, whose cache this is.
 
     Usage: ferrotune fetch <NAME>
 
     Arguments:
       <NAME>
-              An alias (smollm2-135m) or hf:org/name[@revision]
+              An alias (smollm2-135m), hf:org/name[@revision], or hf:org/name[@revision]:split for data
 
     Options:
       -h, --help
@@ -366,7 +399,83 @@ fn fetch() {
     Examples:
       ferrotune fetch smollm2-135m
       ferrotune fetch hf:HuggingFaceTB/SmolLM2-135M-Instruct
+      ferrotune fetch hf:5CD-AI/Vietnamese-alpaca-gpt4-gg-translated:train
     ");
+}
+
+#[test]
+fn gguf() {
+    assert_snapshot!(help(&["gguf"]), @r"
+    Write a model as a GGUF file for llama.cpp and what is built on it
+
+    Usage: ferrotune gguf [OPTIONS] --model <M> --out <F.gguf>
+
+    Options:
+          --model <M>     Model: an alias (smollm2-135m), hf:org/name[@revision], a folder with
+                          safetensors, or a .gguf file
+          --out <F.gguf>  File to write; it must not be there yet
+          --type <TYPE>   Type of the matrices [default: f16] [possible values: f16, bf16, q8_0, q4_0,
+                          q4_k]
+      -h, --help          Print help
+
+    The file has the weights, the tokenizer and the chat template. In q4_0 and q4_k the head, which is
+    the embeddings where a
+    model has one matrix for both, is stored in 6 or 8 bits, as llama.cpp does it.
+
+    Examples:
+      ferrotune gguf --model models/orders --out orders.gguf
+      ferrotune gguf --model models/orders --out orders-q4.gguf --type q4_0
+    ");
+}
+
+#[test]
+fn push() {
+    assert_snapshot!(help(&["push"]), @r#"
+    Put a model or an adapter onto the Hugging Face Hub
+
+    The folder of a run, of `ferrotune merge` or of `ferrotune quantize` goes there in one commit, with
+    its card, metrics and curve; checkpoints and hidden files stay. Files that are there with the same
+    bytes are not sent again, so a push that was cut off goes on. A repository that is made for it is
+    private unless --public is given.
+
+    The token comes from HF_TOKEN, or from the file that `hf auth login` writes; it is never shown.
+
+    Usage: ferrotune push [OPTIONS] --repo <org/name> <DIR>
+
+    Arguments:
+      <DIR>
+              Folder to push
+
+    Options:
+          --repo <org/name>
+              Repository on the Hub, as org/name or org/name@branch
+
+          --private
+              Make a new repository private, which is the default
+
+          --public
+              Make a new repository public
+
+          --pull-request
+              Open a pull request instead of changing the branch
+
+          --message <TEXT>
+              Title of the commit
+              
+              [default: "Upload with Ferrotune"]
+
+          --json
+              Print what was done as JSON
+
+      -h, --help
+              Print help (see a summary with '-h')
+
+    Examples:
+      ferrotune push runs/orders --repo me/orders-lora
+      ferrotune push models/orders --repo me/orders --public
+      ferrotune push models/orders --repo team/orders --pull-request --message "Trained on November's
+      orders"
+    "#);
 }
 
 #[test]

@@ -10,6 +10,7 @@
 
 pub use {candle_core, candle_nn, candle_transformers, ferrotune, plotters, serde_json, tokenizers};
 
+pub use ferrotune::hub::{Hub, PushOptions, Repository, Settings};
 pub use ferrotune::lora::{Adapter, LoraConfig, TargetModules};
 pub use ferrotune::notebook::{
     Model, Sweep, Training, answer, compare, evaluate, load, prepare, read, scores, sweep, sweep_scored, train,
@@ -20,3 +21,4 @@ pub use ferrotune::show::{
 };
 pub use ferrotune::train::config::Strategy;
 pub use ferrotune::train::{RunConfig, SftConfig};
+pub use ferrotune_loopback_hub::LoopbackHub;

@@ -122,7 +122,7 @@ pub fn samples(seed: u64, split: Split, n: usize) -> Vec<Sample> {
             continue;
         }
         misses = 0;
-        let record = Record { instruction: INSTRUCTION.into(), input, output: order.to_json() };
+        let record = Record { instruction: INSTRUCTION.into(), input, output: order.to_json(), ..Record::default() };
         made.push(Sample { order, record, frame: sentence.frame });
     }
     made

@@ -6,7 +6,7 @@
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
-use candle_core::quantized::gguf_file::Value;
+use candle_core::quantized::gguf_file::{TensorInfo, Value};
 use candle_core::{DType, Device, Tensor};
 use memmap2::Mmap;
 use serde_json::json;
@@ -51,6 +51,15 @@ impl Gguf {
 
     pub(crate) fn file(&self) -> &GgufFile {
         &self.file
+    }
+
+    /// How many heads the rows of a weight belong to that the file has in another order.
+    fn permuted_heads(&self, name: &str) -> Option<usize> {
+        match name.rsplit('.').nth(1) {
+            Some("q_proj") if self.permuted => Some(self.config.num_attention_heads),
+            Some("k_proj") if self.permuted => Some(self.config.num_key_value_heads),
+            _ => None,
+        }
     }
 }
 
@@ -163,7 +172,7 @@ impl GgufFile {
     /// The `rope_scaling` of `config.json`, or null.
     fn rope_scaling(&self, prefix: &str, theta: f64, head_dim: usize) -> Result<serde_json::Value> {
         if self.header.tensors.contains_key("rope_freqs.weight") {
-            let divisors = self.decode("rope_freqs.weight")?.flatten_all()?.to_vec1::<f32>()?;
+            let divisors = self.decode(self.info("rope_freqs.weight")?)?.flatten_all()?.to_vec1::<f32>()?;
             let what = "the rotary divisors follow no known rule (Llama 3.1's)";
             let hint = "Use the model's safetensors instead.";
             return match rope::scaling_from_divisors(&divisors, theta, head_dim) {
@@ -195,10 +204,15 @@ impl GgufFile {
         }
     }
 
-    /// A tensor by GGUF name, as f32 on the CPU, in the file's layout.
-    fn decode(&self, gguf: &str) -> Result<Tensor> {
-        let info = self.header.tensors.get(gguf).ok_or_else(|| missing(gguf, &self.path))?;
+    fn info(&self, gguf: &str) -> Result<&TensorInfo> {
+        self.header.tensors.get(gguf).ok_or_else(|| missing(gguf, &self.path))
+    }
+
+    /// A tensor as f32 on the CPU, in the file's layout; its memory goes back to the system.
+    fn decode(&self, info: &TensorInfo) -> Result<Tensor> {
         let quantized = info.read(&mut Cursor::new(&self.map[..]), self.header.data_offset, &Device::Cpu)?;
+        let start = (self.header.data_offset + info.offset) as usize;
+        mmap::release(&self.map, start..start + quantized.storage_size_in_bytes());
         Ok(quantized.dequantize(&Device::Cpu)?)
     }
 }
@@ -216,13 +230,8 @@ impl WeightSource for Gguf {
 
     fn tensor(&self, name: &str, dtype: DType, device: &Device) -> Result<Tensor> {
         let gguf = names::to_gguf(name).ok_or_else(|| missing(name, &self.file.path))?;
-        let mut tensor = self.file.decode(&gguf)?;
-        let heads = match name.rsplit('.').nth(1) {
-            Some("q_proj") if self.permuted => Some(self.config.num_attention_heads),
-            Some("k_proj") if self.permuted => Some(self.config.num_key_value_heads),
-            _ => None,
-        };
-        if let Some(heads) = heads {
+        let mut tensor = self.file.decode(self.file.info(&gguf)?)?;
+        if let Some(heads) = self.permuted_heads(name) {
             let half = self.config.head_dim / 2;
             let (rows, columns) = tensor.dims2()?;
             if rows != heads * 2 * half {
@@ -232,6 +241,21 @@ impl WeightSource for Gguf {
             tensor = tensor.reshape((heads, half, 2, columns))?.transpose(1, 2)?.reshape((rows, columns))?;
         }
         Ok(tensor.to_dtype(dtype)?.to_device(device)?)
+    }
+
+    fn rows(&self, name: &str, start: usize, count: usize) -> Result<Tensor> {
+        let gguf = names::to_gguf(name).ok_or_else(|| missing(name, &self.file.path))?;
+        let info = self.file.info(&gguf)?;
+        let dims = info.shape.dims();
+        let [rows, columns] = *dims else {
+            return Ok(self.tensor(name, DType::F32, &Device::Cpu)?.narrow(0, start, count)?);
+        };
+        if self.permuted_heads(name).is_some() || start + count > rows {
+            return Ok(self.tensor(name, DType::F32, &Device::Cpu)?.narrow(0, start, count)?);
+        }
+        let row_bytes = columns / info.ggml_dtype.block_size() * info.ggml_dtype.type_size();
+        let offset = info.offset + (start * row_bytes) as u64;
+        self.file.decode(&TensorInfo { ggml_dtype: info.ggml_dtype, shape: (count, columns).into(), offset })
     }
 
     fn quantized(&self, _name: &str) -> Result<Option<Quantized>> {

@@ -25,6 +25,13 @@ pub trait WeightSource: Send + Sync {
     /// Errors: [`Error::Tensor`] if it is absent or stored as a type that is no weight's.
     fn tensor(&self, name: &str, dtype: DType, device: &Device) -> Result<Tensor>;
 
+    /// `count` rows of a weight from row `start` on, f32 on the CPU: for weights too large to be read as a whole.
+    ///
+    /// Errors: as [`WeightSource::tensor`]; candle's for rows that the weight lacks.
+    fn rows(&self, name: &str, start: usize, count: usize) -> Result<Tensor> {
+        Ok(self.tensor(name, DType::F32, &Device::Cpu)?.narrow(0, start, count)?)
+    }
+
     /// A weight that is stored in bitsandbytes' 4 bits, as stored; `None` if it is stored otherwise.
     fn quantized(&self, name: &str) -> Result<Option<Quantized>>;
 
@@ -54,26 +61,31 @@ pub fn check(source: &dyn WeightSource, config: &Config) -> Result<()> {
 ///
 /// Errors: [`Error::Tensor`] with the first bad element's index.
 pub fn check_finite(name: &str, path: &Path, tensor: &Tensor) -> Result<()> {
+    check_finite_from(name, path, 0, tensor)
+}
+
+/// [`check_finite`] for a part of a weight, of which `first` elements come before.
+pub(crate) fn check_finite_from(name: &str, path: &Path, first: usize, tensor: &Tensor) -> Result<()> {
     let values = tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
-    finite(name, path, &values)
+    finite(name, path, first, &values)
 }
 
 /// Checks that the block scales of a 4-bit weight hold neither NaN nor infinity.
 ///
 /// Errors: [`Error::Tensor`] with the first bad scale's index.
 pub fn check_finite_quantized(name: &str, path: &Path, q: &Quantized) -> Result<()> {
-    finite(name, path, &q.code)?;
+    finite(name, path, 0, &q.code)?;
     match &q.absmax {
-        Absmax::Plain(scales) => finite(name, path, scales),
+        Absmax::Plain(scales) => finite(name, path, 0, scales),
         Absmax::Nested { code, absmax, offset, .. } => {
-            finite(name, path, code)?;
-            finite(name, path, absmax)?;
-            finite(name, path, &[*offset])
+            finite(name, path, 0, code)?;
+            finite(name, path, 0, absmax)?;
+            finite(name, path, 0, &[*offset])
         }
     }
 }
 
-fn finite(name: &str, path: &Path, values: &[f32]) -> Result<()> {
+fn finite(name: &str, path: &Path, first: usize, values: &[f32]) -> Result<()> {
     const EXPONENT: u32 = 0x7f80_0000;
     // An exponent of all ones is NaN or infinity. The inner loop has no early exit, so that it vectorizes.
     let bad = |chunk: &[f32]| chunk.iter().fold(false, |bad, v| bad | (v.to_bits() & EXPONENT == EXPONENT));
@@ -82,7 +94,7 @@ fn finite(name: &str, path: &Path, values: &[f32]) -> Result<()> {
         Some(chunk) => {
             let start = chunk * 4096;
             let at = start + values[start..].iter().position(|v| !v.is_finite()).unwrap_or(0);
-            let what = format!("element {at} is {}", values[at]);
+            let what = format!("element {} is {}", first + at, values[at]);
             Err(Error::tensor(name, path, what, "The weights are damaged; copy them from the model again."))
         }
     }

@@ -54,6 +54,28 @@ impl Shard {
         let bytes = self.map.get(self.data_start + start..self.data_start + end)?;
         Some((info.dtype, &info.shape, bytes))
     }
+
+    /// `bytes` of this shard as a tensor of the stored type on the CPU; their memory goes back to the system.
+    fn floats(&self, name: &str, stored: safetensors::Dtype, shape: &[usize], bytes: &[u8]) -> Result<Tensor> {
+        let dtype = match stored {
+            safetensors::Dtype::BF16 => DType::BF16,
+            safetensors::Dtype::F16 => DType::F16,
+            safetensors::Dtype::F32 => DType::F32,
+            safetensors::Dtype::F64 => DType::F64,
+            other => {
+                let hint = "Use a checkpoint in 16 or 32 bits, or one quantized to 4 bits by bitsandbytes.";
+                return Err(Error::tensor(name, &self.path, format!("its type is {other}, not a float"), hint));
+            }
+        };
+        let tensor = Tensor::from_raw_buffer(bytes, dtype, shape, &Device::Cpu)?;
+        self.release(bytes);
+        Ok(tensor)
+    }
+
+    fn release(&self, bytes: &[u8]) {
+        let start = bytes.as_ptr() as usize - self.map.as_ptr() as usize;
+        mmap::release(&self.map, start..start + bytes.len());
+    }
 }
 
 impl Safetensors {
@@ -97,6 +119,10 @@ impl Safetensors {
         let shard = &self.shards[*self.tensors.get(name)?];
         let (dtype, shape, bytes) = shard.view(name)?;
         Some((shard, dtype, shape, bytes))
+    }
+
+    fn is_quantized(&self, name: &str) -> bool {
+        QUANT_STATES.iter().any(|state| self.tensors.contains_key(&format!("{name}{state}")))
     }
 
     /// The shape of a weight stored in 4 bits, before it was packed.
@@ -154,19 +180,26 @@ impl WeightSource for Safetensors {
             return Ok(tensor.to_dtype(dtype)?.to_device(device)?);
         }
         let (shard, stored, shape, bytes) = self.view(name).ok_or_else(|| missing(name, &self.directory))?;
-        let stored = match stored {
-            safetensors::Dtype::BF16 => DType::BF16,
-            safetensors::Dtype::F16 => DType::F16,
-            safetensors::Dtype::F32 => DType::F32,
-            safetensors::Dtype::F64 => DType::F64,
-            other => {
-                let hint = "Use a checkpoint in 16 or 32 bits, or one quantized to 4 bits by bitsandbytes.";
-                return Err(Error::tensor(name, &shard.path, format!("its type is {other}, not a float"), hint));
-            }
-        };
+        let tensor = shard.floats(name, stored, shape, bytes)?;
         // Converted on the CPU, so that a device only ever holds the type that is asked for.
-        let tensor = Tensor::from_raw_buffer(bytes, stored, shape, &Device::Cpu)?;
         Ok(tensor.to_dtype(dtype)?.to_device(device)?)
+    }
+
+    fn rows(&self, name: &str, start: usize, count: usize) -> Result<Tensor> {
+        if self.is_quantized(name) {
+            return Ok(self.tensor(name, DType::F32, &Device::Cpu)?.narrow(0, start, count)?);
+        }
+        let (shard, stored, shape, bytes) = self.view(name).ok_or_else(|| missing(name, &self.directory))?;
+        let row = bytes.len() / shape.first().copied().unwrap_or(1).max(1);
+        let Some(bytes) = bytes.get(start * row..(start + count) * row) else {
+            let what = format!("it has no rows {start} to {}, its shape is {shape:?}", start + count);
+            return Err(Error::Shape { op: "rows", what });
+        };
+        let mut shape = shape.to_vec();
+        if let Some(rows) = shape.first_mut() {
+            *rows = count;
+        }
+        Ok(shard.floats(name, stored, &shape, bytes)?.to_dtype(DType::F32)?)
     }
 
     fn quantized(&self, name: &str) -> Result<Option<Quantized>> {
@@ -174,7 +207,11 @@ impl WeightSource for Safetensors {
             let (_, dtype, shape, bytes) = self.view(key)?;
             TensorView::new(dtype, shape.to_vec(), bytes).ok()
         };
-        quant::from_state_dict(name, &self.directory, lookup)
+        let quantized = quant::from_state_dict(name, &self.directory, lookup)?;
+        if let Some((shard, _, _, bytes)) = self.view(name).filter(|_| quantized.is_some()) {
+            shard.release(bytes);
+        }
+        Ok(quantized)
     }
 
     fn path(&self) -> &Path {

@@ -78,7 +78,7 @@ fn an_empty_folder_is_told() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("README.md"), "# Data").unwrap();
     let message = load(dir.path()).unwrap_err().to_string();
-    assert!(message.contains("no `.json` or `.jsonl` file"), "{message}");
+    assert!(message.contains("no `.json`, `.jsonl` or `.parquet` file"), "{message}");
 }
 
 #[test]

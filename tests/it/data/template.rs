@@ -1,6 +1,6 @@
 //! The text of an example, to the byte.
 
-use ferrotune::data::{ChatTemplate, Message, Template};
+use ferrotune::data::{ChatTemplate, Message, Record, Template};
 
 use super::record;
 
@@ -49,6 +49,23 @@ fn chat_is_the_models_own_template_parted_where_the_answer_begins() {
     );
     assert_eq!(text.prompt, prompt);
     assert_eq!(text.completion, "yes<|im_end|>\n");
+}
+
+/// Every answer of a conversation is the model's, and the answers alone.
+#[test]
+fn a_conversations_answers_are_found_without_marks_in_the_template() {
+    let template = Template::named("chat", Some(chat(SMOLLM2))).unwrap();
+    let turn = |role: &str, content: &str| Message { role: role.into(), content: content.into() };
+    let turns = vec![turn("system", "Be brief."), turn("user", "1+1?"), turn("assistant", "2")];
+    let text = template.text(&Record { turns, ..record("And 2+2?", "", "4") }).unwrap();
+    assert!(text.prompt.starts_with("<|im_start|>system\nBe brief.<|im_end|>\n"), "{}", text.prompt);
+    let answers: Vec<&str> = text.answers.iter().map(|answer| &text.prompt[answer.clone()]).collect();
+    assert_eq!(answers, ["2<|im_end|>\n"]);
+    assert_eq!(text.completion, "4<|im_end|>\n");
+    let plain = Template::named("alpaca", None).unwrap();
+    let conversation = Record { turns: vec![turn("user", "a"), turn("assistant", "b")], ..record("c", "", "d") };
+    let refused = plain.text(&conversation).unwrap_err().to_string();
+    assert!(refused.contains("a conversation") && refused.contains("`chat`"), "{refused}");
 }
 
 /// (template, its text for one user message "a b"), each checked against transformers' `render_jinja_template`.

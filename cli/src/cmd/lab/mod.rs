@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use ferrotune::hub;
 
 use crate::failure::Failure;
-use crate::{interrupt, output};
+use crate::{interrupt, output, progress};
 use server::Server;
 
 /// Set up JupyterLab with the Rust kernel in `.venv`, build the book, and open the course
@@ -43,7 +43,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     // What is run below hears of Ctrl-C as well, and ends.
     interrupt::listen()?;
     let lab = setup::Lab::set_up(&root, args.programs)?;
-    hub::resolve_with(ferrotune::train::RunConfig::default().model.as_str(), &mut |note| output::status(note))?;
+    hub::resolve_with(ferrotune::train::RunConfig::default().model.as_str(), &mut progress::transfer())?;
     let server = Server::start(&lab, &root, &notebook, !args.no_open && !args.check)?;
     if args.check {
         // The server answered; now the notebook, by Jupyter's own client.

@@ -13,14 +13,29 @@ const PROMPTS: &[&str] = &["--prompts", "prompts.jsonl"];
 
 pub(super) fn rows() -> Vec<Row> {
     vec![
-        row("no data, to train", |d| remove(d, DATA), TRAIN, &["could not read `data.jsonl`", "`.jsonl` file"]),
-        row("no data, to score", |d| remove(d, DATA), EVAL, &["could not read `data.jsonl`", "`.jsonl` file"]),
-        row("no data, to show", |d| remove(d, DATA), PREVIEW, &["could not read `data.jsonl`", "`.jsonl` file"]),
+        row(
+            "no data, to train",
+            |d| remove(d, DATA),
+            TRAIN,
+            &["could not read `data.jsonl`", "`.jsonl` or `.parquet` file"],
+        ),
+        row(
+            "no data, to score",
+            |d| remove(d, DATA),
+            EVAL,
+            &["could not read `data.jsonl`", "`.jsonl` or `.parquet` file"],
+        ),
+        row(
+            "no data, to show",
+            |d| remove(d, DATA),
+            PREVIEW,
+            &["could not read `data.jsonl`", "`.jsonl` or `.parquet` file"],
+        ),
         row(
             "no data, to evaluate on",
             nothing,
             [TRAIN, &["--eval-data", "absent.jsonl"]].concat(),
-            &["could not read `absent.jsonl`", "`.jsonl` file"],
+            &["could not read `absent.jsonl`", "`.jsonl` or `.parquet` file"],
         ),
         row("an empty file", |d| write(d, DATA, ""), TRAIN, &["`data.jsonl` holds no examples", KEYS]),
         row("blank lines alone", |d| write(d, DATA, "\n \n"), EVAL, &["`data.jsonl` holds no examples", KEYS]),
@@ -28,7 +43,7 @@ pub(super) fn rows() -> Vec<Row> {
             "a folder without data",
             |d| fs::create_dir(d.join("empty")).unwrap(),
             ["train", "--model", "model", "--data", "empty", "--output-dir", "run"],
-            &["`empty` holds no `.json` or `.jsonl` file"],
+            &["`empty` holds no `.json`, `.jsonl` or `.parquet` file"],
         ),
         row(
             "broken JSON on a line",
@@ -88,9 +103,9 @@ pub(super) fn rows() -> Vec<Row> {
             "data of the Hub",
             nothing,
             ["train", "--model", "model", "--data", "hf:org/data:train", "--output-dir", "run"],
-            &["`hf:org/data:train`", "not available yet", "hf download"],
+            &["the split `train` of the data set `org/data`", "HF_HUB_OFFLINE", "ferrotune fetch hf:org/data:train"],
         ),
-        row("data of the Hub, to plan", nothing, PLAN, &["`hf:org/data`", "hf download"])
+        row("data of the Hub, to plan", nothing, PLAN, &["`org/data`", "ferrotune fetch"])
             .with(&["--data", "hf:org/data"]),
         row(
             "nothing left to train on",

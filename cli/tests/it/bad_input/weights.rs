@@ -23,7 +23,7 @@ const UP: &str = "model.layers.0.mlp.up_proj.weight";
 fn quantize(dir: &Path) {
     let quantization = Quantization { quant_type: QuantType::Nf4, double: true };
     let pretrained = model::open(&dir.join("model")).unwrap();
-    export::write_quantized(&pretrained, quantization, &dir.join("4bit"), |_, _| {}).unwrap();
+    export::write_quantized(&pretrained, quantization, export::SHARD_BYTES, &dir.join("4bit"), |_, _| {}).unwrap();
     drop(pretrained);
     remove(dir, "model");
     fs::rename(dir.join("4bit"), dir.join("model")).unwrap();
@@ -72,13 +72,13 @@ pub(super) fn rows() -> Vec<Row> {
             "a model of the Hub that is not in the cache",
             nothing,
             ["generate", "--model", "hf:org/absent", "--prompt", "a"],
-            &["`hf:org/absent` is not in Hugging Face's cache", "`hf download org/absent`"],
+            &["the model `org/absent` is not in Hugging Face's cache", "`ferrotune fetch hf:org/absent`"],
         ),
         row(
             "no name of the Hub",
             nothing,
             ["fetch", "hf:../../etc"],
-            &["`hf:../../etc` is not the name of a model", "`hf:org/name`"],
+            &["`../../etc` is not the name of a model", "`org/name`"],
         ),
         row(
             "an adapter for a model",

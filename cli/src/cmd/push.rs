@@ -1,0 +1,73 @@
+//! `ferrotune push`
+
+use std::path::PathBuf;
+
+use ferrotune::hub::{Hub, PushOptions, Repository};
+use serde_json::json;
+
+use crate::failure::Failure;
+use crate::{output, progress, units};
+
+/// Put a model or an adapter onto the Hugging Face Hub
+///
+/// The folder of a run, of `ferrotune merge` or of `ferrotune quantize` goes there in one commit, with its card, metrics and
+/// curve; checkpoints and hidden files stay. Files that are there with the same bytes are not sent again, so a push that was
+/// cut off goes on. A repository that is made for it is private unless --public is given.
+///
+/// The token comes from HF_TOKEN, or from the file that `hf auth login` writes; it is never shown.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  ferrotune push runs/orders --repo me/orders-lora
+  ferrotune push models/orders --repo me/orders --public
+  ferrotune push models/orders --repo team/orders --pull-request --message \"Trained on November's orders\"")]
+pub(crate) struct Args {
+    /// Folder to push
+    #[arg(value_name = "DIR")]
+    folder: PathBuf,
+
+    /// Repository on the Hub, as org/name or org/name@branch
+    #[arg(long, value_name = "org/name")]
+    repo: String,
+
+    /// Make a new repository private, which is the default
+    #[arg(long, conflicts_with = "public")]
+    private: bool,
+
+    /// Make a new repository public
+    #[arg(long)]
+    public: bool,
+
+    /// Open a pull request instead of changing the branch
+    #[arg(long)]
+    pull_request: bool,
+
+    /// Title of the commit
+    #[arg(long, value_name = "TEXT", default_value = "Upload with Ferrotune")]
+    message: String,
+
+    /// Print what was done as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(args: Args) -> Result<(), Failure> {
+    let repository = Repository::model(&args.repo)?;
+    let options = PushOptions { private: !args.public, pull_request: args.pull_request, message: args.message };
+    if !args.folder.join("README.md").is_file() {
+        output::status("there is no README.md, so the repository will have no model card");
+    }
+    let pushed = Hub::from_env()?.push(&args.folder, &repository, &options, &mut progress::transfer())?;
+    if args.json {
+        let (url, commit, sent, same, bytes) = (pushed.url, pushed.commit, pushed.sent, pushed.same, pushed.bytes);
+        return output::json(&json!({"url": url, "commit": commit, "sent": sent, "same": same, "bytes": bytes}));
+    }
+    match pushed.commit {
+        None => output::status(format!("all {} files are there already", pushed.same)),
+        Some(_) => {
+            let same = if pushed.same > 0 { format!(", {} were there already", pushed.same) } else { String::new() };
+            output::status(format!("{} files sent ({}){same}", pushed.sent, units::bytes(pushed.bytes)));
+        }
+    }
+    output::line(pushed.url)
+}

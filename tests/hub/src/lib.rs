@@ -1,0 +1,185 @@
+//! A Hugging Face Hub on the loopback interface: the Hub's own protocol over a folder, to practise on and to test with.
+//!
+//! What huggingface_hub's Python client and hf-hub ask for is answered: repositories, branches and pull requests, commits
+//! with files in git, by LFS's basic transfer and by Xet (whose storage clients write themselves, in a folder), trees,
+//! downloads in ranges, and who one is. Requests can be made to fail on purpose ([`Fault`]). It has one user, and forgets
+//! everything but files when it ends.
+//!
+//! `api` answers what begins with `/api`, `files` everything else; `store` holds the repositories, `objects` their bytes.
+
+mod answer;
+mod api;
+mod fault;
+mod files;
+mod lfs;
+mod objects;
+mod store;
+mod xet;
+
+use std::io;
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::response::Response;
+
+pub use fault::{Failure, Fault};
+use objects::Objects;
+use store::Store;
+
+/// The user whose token the Hub takes, and the organization that the user belongs to.
+pub const USER: &str = "me";
+pub const ORGANIZATION: &str = "team";
+
+/// A running Hub; it ends when this is dropped.
+pub struct LoopbackHub {
+    inner: Arc<Inner>,
+    stop: Option<tokio::sync::oneshot::Sender<()>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+struct Inner {
+    url: String,
+    objects: Objects,
+    store: Mutex<Store>,
+    faults: Mutex<Vec<Fault>>,
+    requests: Mutex<Vec<String>>,
+    sent: Arc<AtomicU64>,
+    /// Whether large files may come by Xet.
+    xet: bool,
+}
+
+impl Inner {
+    fn store(&self) -> MutexGuard<'_, Store> {
+        self.store.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl LoopbackHub {
+    /// Starts a Hub that keeps its files in `folder`, on a port that is free.
+    ///
+    /// Errors: the system's, where no port can be had or the folder cannot be written.
+    pub fn start(folder: impl AsRef<Path>) -> io::Result<Self> {
+        Self::start_with(folder, true)
+    }
+
+    /// A Hub that knows LFS's basic transfer alone, as most that are not Hugging Face's.
+    ///
+    /// Errors: as [`LoopbackHub::start`].
+    pub fn start_without_xet(folder: impl AsRef<Path>) -> io::Result<Self> {
+        Self::start_with(folder, false)
+    }
+
+    fn start_with(folder: impl AsRef<Path>, xet: bool) -> io::Result<Self> {
+        let folder: PathBuf = std::path::absolute(folder)?;
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        listener.set_nonblocking(true)?;
+        let inner = Arc::new(Inner {
+            url: format!("http://{}", listener.local_addr()?),
+            objects: Objects::new(&folder)?,
+            store: Mutex::default(),
+            faults: Mutex::default(),
+            requests: Mutex::default(),
+            sent: Arc::default(),
+            xet,
+        });
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let router = Router::new().fallback(answer_request).with_state(inner.clone());
+        let thread = std::thread::spawn(move || {
+            runtime.block_on(async move {
+                if let Ok(listener) = tokio::net::TcpListener::from_std(listener) {
+                    tokio::select! {
+                        _ = async { axum::serve(listener, router).await } => {}
+                        _ = stopped => {}
+                    }
+                }
+            });
+            runtime.shutdown_background();
+        });
+        Ok(Self { inner, stop: Some(stop), thread: Some(thread) })
+    }
+
+    /// Its address, for `HF_ENDPOINT`.
+    pub fn url(&self) -> &str {
+        &self.inner.url
+    }
+
+    /// The one token that it takes; it is worth nothing elsewhere.
+    pub fn token(&self) -> &str {
+        store::TOKEN
+    }
+
+    /// Makes requests fail from now on.
+    pub fn fail(&self, fault: Fault) {
+        self.inner.faults.lock().unwrap_or_else(PoisonError::into_inner).push(fault);
+    }
+
+    /// Lets every request succeed again.
+    pub fn mend(&self) {
+        self.inner.faults.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// Bytes of files that were sent so far.
+    pub fn sent(&self) -> u64 {
+        self.inner.sent.load(Ordering::Relaxed)
+    }
+
+    /// Every request so far, as `GET /path`.
+    pub fn requests(&self) -> Vec<String> {
+        self.inner.requests.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Puts files into a repository, which is made if it is not there: `models/org/name` or `datasets/org/name`, at `branch`.
+    ///
+    /// Errors: the system's, for files that cannot be written.
+    pub fn put(&self, repository: &str, branch: &str, files: &[(&str, &[u8])]) -> io::Result<()> {
+        let mut entries = Vec::new();
+        for (name, bytes) in files {
+            let large = store::is_large(name, bytes.len() as u64, bytes);
+            entries.push((name.to_string(), self.inner.objects.put(bytes, large)?));
+        }
+        self.inner.store().put(repository, branch, entries);
+        Ok(())
+    }
+
+    /// Makes a repository gated: its files are for those who agreed to its terms, and the user has not.
+    pub fn gate(&self, repository: &str) {
+        self.inner.store().gate(repository);
+    }
+
+    /// Whether a repository is for its owner alone; `None` if it is not there.
+    pub fn is_private(&self, repository: &str) -> Option<bool> {
+        self.inner.store().is_private(repository)
+    }
+}
+
+impl Drop for LoopbackHub {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            // A panic in it was printed; there is nothing left to end.
+            let _ = thread.join();
+        }
+    }
+}
+
+async fn answer_request(State(inner): State<Arc<Inner>>, request: Request) -> Response {
+    let line = format!("{} {}", request.method(), request.uri());
+    inner.requests.lock().unwrap_or_else(PoisonError::into_inner).push(line.clone());
+    let failure = fault::take(&mut inner.faults.lock().unwrap_or_else(PoisonError::into_inner), &line);
+    if let Some(response) = failure.as_ref().and_then(fault::status) {
+        return response;
+    }
+    if request.uri().path().starts_with("/api/") {
+        return api::answer(&inner, request).await;
+    }
+    let response = files::answer(&inner, request).await;
+    match failure {
+        Some(failure) => fault::spoil(failure, response, inner.sent.clone()),
+        None => fault::spoil(Failure::None, response, inner.sent.clone()),
+    }
+}
