@@ -57,10 +57,10 @@ pub(crate) fn lesson() -> crate::Outcome {
     let merged = merge::merged_rows(&weight, 0, &branch)?; // W + s·B·A
     let x = Tensor::arange(0f32, 576.0, &Device::Cpu)?.sin()?.reshape((1, 576))?;
 
-    let beside = (x.matmul(&branch.a.t()?)?.matmul(&branch.b.t()?)? * branch.scale)?
-        + x.matmul(&weight.t()?)?;
+    let change = (x.matmul(&branch.a.t()?)?.matmul(&branch.b.t()?)? * branch.scale)?;
+    let beside = (x.matmul(&weight.t()?)? + change)?;
     let inside = x.matmul(&merged.t()?)?;
-    let apart = (&beside? - &inside)?.abs()?.max_all()?.to_scalar::<f32>()?;
+    let apart = (&beside - &inside)?.abs()?.max_all()?.to_scalar::<f32>()?;
     println!("{} outputs, further apart than 0.0001: {}", inside.elem_count(), apart > 1e-4);
     // ANCHOR_END: layer
 
@@ -114,21 +114,20 @@ pub(crate) fn lesson() -> crate::Outcome {
     // ANCHOR: ways within=6
     let ways = ["4 bits and adapter", "merged, 16 bits", "merged, 4 bits again"];
     let mut scores = Table::new(["", "loss", "right, of 20"]).numeric();
-    for (i, way) in ways.into_iter().enumerate() {
-        scores.numbers(way, [loss[i], right[i]], 3);
+    for (i, way) in ways.iter().enumerate() {
+        scores.numbers(*way, [loss[i], right[i]], 3);
     }
     table(scores);
     svg(Bars::new("Loss on held-out orders", ways)
         .y("nats a token")
-        .bar("loss", loss)
+        .bar("loss", loss.clone())
         .to_svg());
     // ANCHOR_END: ways
 
     // ANCHOR: card
     show::write_merged_card(&run, &folder, Some(&verified))?;
     let card = std::fs::read_to_string(folder.join("README.md"))?;
-    let front = card.split("\n---\n").next().unwrap_or_default();
-    println!("{front}\n---");
+    println!("{}\n---", card.split("\n---\n").next().unwrap_or_default());
     for heading in card.lines().filter(|line| line.starts_with("## ")) {
         println!("{heading}");
     }
