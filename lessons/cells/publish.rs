@@ -142,7 +142,8 @@ pub(crate) fn lesson() -> crate::Outcome {
         cache: "../../runs/hub/cache".into(),
         ..Settings::from_env()?
     };
-    let hub = Hub::new(there.clone())?; // for the real one: Hub::from_env()?
+    // For the real one: Hub::from_env()?
+    let hub = Hub::new(there.clone())?;
     // ANCHOR_END: hub
 
     // ANCHOR: push

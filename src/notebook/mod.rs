@@ -29,6 +29,8 @@ pub use training::{Training, train};
 /// The longest answer, in tokens; the orders' are at most 67.
 const MAX_NEW_TOKENS: usize = 80;
 const BATCH_SIZE: usize = 50;
+/// Characters of an answer in a table; no right answer is longer.
+const LONGEST_CELL: usize = 240;
 
 /// Finds the model and the data that `config` names, and loads them.
 ///
@@ -100,10 +102,20 @@ pub fn compare(records: &[Record], before: &Evaluation, after: &Evaluation) -> T
         let old = before.examples.iter().find(|old| old.index == new.index);
         if let (Some(old), Some(record)) = (old, records.get(new.index)) {
             let right = if new.exact_match { "✓" } else { "✗" };
-            table.row([record.input.as_str(), old.answer.trim(), new.answer.trim(), right]);
+            let [input, old, new] = [&record.input, &old.answer, &new.answer].map(|text| on_one_line(text));
+            table.row([input.as_str(), &old, &new, right]);
         }
     }
     table
+}
+
+/// A text with single spaces and without its end, if it is long: an untrained model fills a page with empty lines.
+fn on_one_line(text: &str) -> String {
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    match line.char_indices().nth(LONGEST_CELL) {
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None => line,
+    }
 }
 
 /// The scores of evaluations under their names.
@@ -138,6 +150,8 @@ mod tests {
         let text = compare(&records, &before, &after).to_text();
         assert!(text.lines().nth(2).is_some_and(|line| line.starts_with("b ") && line.ends_with('✓')), "{text}");
         assert_eq!(text.lines().count(), 3, "{text}");
+        assert_eq!(on_one_line(" a\n\n```\tb "), "a ``` b");
+        assert_eq!(on_one_line(&"é ".repeat(200)).chars().count(), LONGEST_CELL + 1);
         let text = scores(&[("before", &before), ("after", &after)]).to_text();
         assert!(text.contains("0%") && text.contains("100%"), "{text}");
     }
