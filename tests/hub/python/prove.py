@@ -143,7 +143,7 @@ def large(programs: Path, root: Path) -> None:
         up = peak(programs, variables, root / "cache-large", "push", str(folder), "--repo", "me/large")
         down = peak(programs, variables, root / "cache-large", "fetch", "hf:me/large")
         told = ", ".join(f"{name} {bytes / 1e6:.0f} MB" for name, bytes in (("idle", idle), ("up", up), ("down", down)))
-        check(up - idle <= 600e6 and down - idle <= 300e6, f"1 GB goes up and down in flat memory: {told}")
+        check(up - idle <= 900e6 and down - idle <= 300e6, f"1 GB goes up and down in flat memory: {told}")
     shutil.rmtree(root / "hub-large")
 
 
