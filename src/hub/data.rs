@@ -43,18 +43,19 @@ impl Hub {
     pub fn fetch_data(&self, repository: &Repository, split: &str, watch: &mut Watch) -> Result<PathBuf> {
         let mut tree = |repository: &Repository| self.tree(repository, &mut |note| watch(Transfer::Note(note)));
         let own = tree(repository)?;
-        let (source, chosen) = match choose(&own, split) {
-            Some(chosen) => (repository.clone(), chosen),
+        let (source, files, chosen) = match choose(&own, split) {
+            Some(chosen) => (repository.clone(), own, chosen),
             None => {
                 let converted = repository.at(CONVERTED);
                 let files = tree(&converted).unwrap_or_default();
                 let Some(chosen) = choose(&files, split) else {
                     return Err(no_such_split(repository, split, own.iter().chain(&files)));
                 };
-                (converted, chosen)
+                (converted, files, chosen)
             }
         };
-        let snapshot = self.download(&source, |file| chosen.contains(&file.path), watch)?;
+        let wanted: Vec<&TreeFile> = files.iter().filter(|file| chosen.contains(&file.path)).collect();
+        let snapshot = self.download(&source, &wanted, watch)?;
         // A folder with this split's files alone, under names in their order.
         let folder = self.split_folder(repository, split);
         let new = folder.with_extension(format!("new-{}", std::process::id()));

@@ -57,25 +57,18 @@ impl Cut {
 }
 
 impl Hub {
-    /// Brings those files of a repository that `wanted` chooses into the cache, and returns the folder of its commit.
+    /// Brings `files` of a repository's tree into the cache, and returns the folder of their commit.
     ///
     /// Errors: [`Error::Hub`]; [`Error::Write`] for the cache; [`Error::Format`] for a file whose name leads out of the
     /// folder, or whose bytes are not those that the Hub announced.
-    pub(super) fn download(
-        &self,
-        repository: &Repository,
-        wanted: impl Fn(&TreeFile) -> bool,
-        watch: &mut Watch,
-    ) -> Result<PathBuf> {
+    pub(super) fn download(&self, repository: &Repository, files: &[&TreeFile], watch: &mut Watch) -> Result<PathBuf> {
         let cached = Cached::new(&self.settings.cache, repository);
-        let files: Vec<TreeFile> =
-            self.tree(repository, &mut |note| watch(Transfer::Note(note)))?.into_iter().filter(wanted).collect();
-        for file in &files {
+        for file in files {
             check_name(repository, &file.path)?;
         }
         let all = files.iter().map(|file| file.size).sum();
         let (mut commit, mut done) = (None, 0);
-        for file in &files {
+        for file in files {
             // What a branch stands for may change while its files are fetched: all are taken from the first one's commit.
             let at = commit.as_deref().map_or_else(|| repository.clone(), |commit| repository.at(commit));
             let head = self.head(&at, &file.path, watch)?;

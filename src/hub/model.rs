@@ -70,12 +70,12 @@ impl Hub {
             }
             _ => None,
         };
-        let wanted = |file: &TreeFile| {
+        let wanted = |file: &&TreeFile| {
             let path = file.path.as_str();
             // A file whose name leads elsewhere is wanted, too: it is refused by name.
             gguf.as_deref() == Some(path) || COMPANIONS.contains(&path) || is_weights(path) || path.contains("..")
         };
-        let folder = self.download(repository, wanted, watch)?;
+        let folder = self.download(repository, &files.iter().filter(wanted).collect::<Vec<_>>(), watch)?;
         match gguf {
             Some(gguf) => Ok(folder.join(gguf)),
             None if usable(&folder).is_some() => Ok(folder),

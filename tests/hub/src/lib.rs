@@ -128,7 +128,7 @@ impl LoopbackHub {
         self.inner.sent.load(Ordering::Relaxed)
     }
 
-    /// Every request so far, as `GET /path`.
+    /// Every request so far, as `GET /path`, or `GET /path bytes=7-` where a part was asked for.
     pub fn requests(&self) -> Vec<String> {
         self.inner.requests.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -168,7 +168,9 @@ impl Drop for LoopbackHub {
 }
 
 async fn answer_request(State(inner): State<Arc<Inner>>, request: Request) -> Response {
-    let line = format!("{} {}", request.method(), request.uri());
+    let range = request.headers().get("range").and_then(|range| range.to_str().ok());
+    let range = range.map(|range| format!(" {range}")).unwrap_or_default();
+    let line = format!("{} {}{range}", request.method(), request.uri());
     inner.requests.lock().unwrap_or_else(PoisonError::into_inner).push(line.clone());
     let failure = fault::take(&mut inner.faults.lock().unwrap_or_else(PoisonError::into_inner), &line);
     if let Some(response) = failure.as_ref().and_then(fault::status) {
