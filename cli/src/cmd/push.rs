@@ -15,6 +15,8 @@ use crate::{output, progress, units};
 /// cut off goes on. A repository that is made for it is private unless --public is given.
 ///
 /// The token comes from HF_TOKEN, or from the file that `hf auth login` writes; it is never shown.
+///
+/// On a fast connection more parts of 64 MB are in memory at once; HF_XET_CLIENT_AC_MAX_UPLOAD_CONCURRENCY=2 bounds them.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:

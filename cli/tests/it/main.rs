@@ -4,6 +4,7 @@ mod bad_input;
 mod errors;
 mod help;
 mod help_train;
+mod hub;
 mod tiny;
 mod train;
 
@@ -19,12 +20,14 @@ struct Outcome {
 
 /// Runs `ferrotune` in `dir`, away from the terminal and the user's settings.
 fn ferrotune_in(dir: &Path, args: &[&str]) -> Outcome {
-    let out = Command::new(env!("CARGO_BIN_EXE_ferrotune"))
-        .args(args)
-        .current_dir(dir)
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ferrotune"));
+    outcome(command.args(args).current_dir(dir).env("HF_HUB_OFFLINE", "1"))
+}
+
+fn outcome(command: &mut Command) -> Outcome {
+    let out = command
         .env_remove("COLUMNS")
         .env_remove("RAYON_NUM_THREADS")
-        .env("HF_HUB_OFFLINE", "1")
         .stdin(Stdio::null())
         .output()
         .expect("the command starts");

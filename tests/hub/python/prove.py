@@ -128,11 +128,7 @@ def peak(programs: Path, variables: dict[str, str], cache: Path, *arguments: str
 
 
 def large(programs: Path, root: Path) -> None:
-    """A model of 1 GB goes up and down, and never is in memory.
-
-    Through `local://` a client is Xet's storage, too, which holds each object of 64 MB some three times over, in the client's
-    memory: what goes up is held to a looser bound than what comes down.
-    """
+    """A model of 1 GB goes up and down, and never is in memory."""
     folder = root / "large"
     shutil.copytree(model(root / "small"), folder)
     with open(folder / "model.safetensors", "wb") as file:
@@ -143,7 +139,7 @@ def large(programs: Path, root: Path) -> None:
         up = peak(programs, variables, root / "cache-large", "push", str(folder), "--repo", "me/large")
         down = peak(programs, variables, root / "cache-large", "fetch", "hf:me/large")
         told = ", ".join(f"{name} {bytes / 1e6:.0f} MB" for name, bytes in (("idle", idle), ("up", up), ("down", down)))
-        check(up - idle <= 900e6 and down - idle <= 300e6, f"1 GB goes up and down in flat memory: {told}")
+        check(max(up, down) - idle <= 300e6, f"1 GB goes up and down in flat memory: {told}")
     shutil.rmtree(root / "hub-large")
 
 

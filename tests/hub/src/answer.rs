@@ -1,14 +1,14 @@
 //! Requests taken apart, and answers put together.
 
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::Request;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::Response;
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 
-/// The most that a request's body may have, but for files.
-const MOST: usize = 64 << 20;
+/// The most that a request's body may have, but for files by LFS: somewhat more than a xorb's.
+const MOST: usize = 80 << 20;
 
 pub(crate) fn json(value: Value) -> Response {
     with_status(StatusCode::OK, value)
@@ -53,8 +53,13 @@ pub(crate) fn token(headers: &HeaderMap) -> Option<&str> {
     headers.get(header::AUTHORIZATION)?.to_str().ok()?.strip_prefix("Bearer ")
 }
 
-pub(crate) async fn body(request: Request) -> Vec<u8> {
-    axum::body::to_bytes(request.into_body(), MOST).await.map(|bytes| bytes.to_vec()).unwrap_or_default()
+/// A request's body; `None` if it was cut off, or is too long.
+pub(crate) async fn whole_body(request: Request) -> Option<Bytes> {
+    axum::body::to_bytes(request.into_body(), MOST).await.ok()
+}
+
+pub(crate) async fn body(request: Request) -> Bytes {
+    whole_body(request).await.unwrap_or_default()
 }
 
 pub(crate) async fn json_body(request: Request) -> Value {

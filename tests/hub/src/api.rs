@@ -122,7 +122,7 @@ async fn repository(hub: &Inner, id: &str, method: Method, rest: &[String], requ
             let expires =
                 std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |now| now.as_secs())
                     + 3600;
-            let url = hub.objects.cas_url();
+            let url = hub.cas_url();
             let headers = [
                 ("content-type", "application/json"),
                 ("x-xet-access-token", "xet"),

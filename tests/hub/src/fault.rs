@@ -1,9 +1,7 @@
 //! Requests that fail on purpose.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use axum::body::{Body, Bytes};
+use axum::extract::Request;
 use axum::response::Response;
 use futures::StreamExt;
 
@@ -33,10 +31,10 @@ pub enum Failure {
     RetryAfter(u32),
     /// The answer's body ends after so many bytes, and the connection with it.
     CutAfter(usize),
+    /// The connection ends after so many bytes of the request's body.
+    CutUploadAfter(usize),
     /// One byte of the answer's body, this one, is another.
     WrongByte(usize),
-    /// None.
-    None,
 }
 
 /// The failure of the request `line`, if one is due.
@@ -59,8 +57,21 @@ pub(crate) fn status(failure: &Failure) -> Option<Response> {
     }
 }
 
-/// An answer with its body spoilt; what of it is sent is added to `sent`.
-pub(crate) fn spoil(failure: Failure, response: Response, sent: Arc<AtomicU64>) -> Response {
+/// Reads so many bytes of a request's body, and ends the connection.
+pub(crate) async fn cut_upload(request: Request, bytes: usize) -> Response {
+    let mut body = request.into_body().into_data_stream();
+    let mut read = 0;
+    while read < bytes
+        && let Some(Ok(part)) = body.next().await
+    {
+        read += part.len();
+    }
+    let cut = futures::stream::once(async { Err::<Bytes, _>(std::io::Error::other("cut on purpose")) });
+    Response::new(Body::from_stream(cut))
+}
+
+/// An answer with its body spoilt.
+pub(crate) fn spoil(failure: Failure, response: Response) -> Response {
     let (head, body) = response.into_parts();
     let mut at = 0;
     let stream = body.into_data_stream().map(move |part| {
@@ -76,9 +87,6 @@ pub(crate) fn spoil(failure: Failure, response: Response, sent: Arc<AtomicU64>) 
             }
             _ => Ok(part),
         }
-        .inspect(|part| {
-            sent.fetch_add(part.len() as u64, Ordering::Relaxed);
-        })
     });
     Response::from_parts(head, Body::from_stream(stream))
 }

@@ -1,11 +1,11 @@
 //! A Hugging Face Hub on the loopback interface: the Hub's own protocol over a folder, to practise on and to test with.
 //!
 //! What huggingface_hub's Python client and hf-hub ask for is answered: repositories, branches and pull requests, commits
-//! with files in git, by LFS's basic transfer and by Xet (whose storage clients write themselves, in a folder), trees,
-//! downloads in ranges, and who one is. Requests can be made to fail on purpose ([`Fault`]). It has one user, and forgets
+//! with files in git, by LFS's basic transfer and by Xet's storage, trees, downloads in ranges, and who one is. Requests can be made to fail on purpose ([`Fault`]). It has one user, and forgets
 //! everything but files when it ends.
 //!
-//! `api` answers what begins with `/api`, `files` everything else; `store` holds the repositories, `objects` their bytes.
+//! `api` answers what begins with `/api`, `xet` what is for Xet's storage, `files` everything else; `store` holds the
+//! repositories, `objects` their bytes.
 
 mod answer;
 mod api;
@@ -19,7 +19,6 @@ mod xet;
 use std::io;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use axum::Router;
@@ -33,6 +32,8 @@ use store::Store;
 /// The user whose token the Hub takes, and the organization that the user belongs to.
 pub const USER: &str = "me";
 pub const ORGANIZATION: &str = "team";
+/// Where in the Hub Xet's storage is.
+const CAS: &str = "cas";
 
 /// A running Hub; it ends when this is dropped.
 pub struct LoopbackHub {
@@ -47,12 +48,19 @@ struct Inner {
     store: Mutex<Store>,
     faults: Mutex<Vec<Fault>>,
     requests: Mutex<Vec<String>>,
-    sent: Arc<AtomicU64>,
     /// Whether large files may come by Xet.
     xet: bool,
+    /// A part of the storage's address that no other Hub has: clients remember by it what a storage holds, and a port may be
+    /// had by another Hub later.
+    storage: String,
 }
 
 impl Inner {
+    /// The address of Xet's storage.
+    fn cas_url(&self) -> String {
+        format!("{}/{CAS}/{}", self.url, self.storage)
+    }
+
     fn store(&self) -> MutexGuard<'_, Store> {
         self.store.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -83,8 +91,8 @@ impl LoopbackHub {
             store: Mutex::default(),
             faults: Mutex::default(),
             requests: Mutex::default(),
-            sent: Arc::default(),
             xet,
+            storage: unique(),
         });
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
@@ -123,11 +131,6 @@ impl LoopbackHub {
         self.inner.faults.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
-    /// Bytes of files that were sent so far.
-    pub fn sent(&self) -> u64 {
-        self.inner.sent.load(Ordering::Relaxed)
-    }
-
     /// Every request so far, as `GET /path`, or `GET /path bytes=7-` where a part was asked for.
     pub fn requests(&self) -> Vec<String> {
         self.inner.requests.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -157,6 +160,12 @@ impl LoopbackHub {
     }
 }
 
+/// A name that nothing had before.
+fn unique() -> String {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |now| now.as_nanos());
+    format!("{now:x}-{:x}", std::process::id())
+}
+
 impl Drop for LoopbackHub {
     fn drop(&mut self) {
         drop(self.stop.take());
@@ -176,12 +185,19 @@ async fn answer_request(State(inner): State<Arc<Inner>>, request: Request) -> Re
     if let Some(response) = failure.as_ref().and_then(fault::status) {
         return response;
     }
-    if request.uri().path().starts_with("/api/") {
-        return api::answer(&inner, request).await;
+    if let Some(Failure::CutUploadAfter(bytes)) = failure {
+        return fault::cut_upload(request, bytes).await;
+    }
+    let parts = answer::parts(&request);
+    let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+    match &parts[..] {
+        ["api", ..] => return api::answer(&inner, request).await,
+        [CAS, _, path @ ..] => return xet::answer(&inner.objects, path, request).await,
+        _ => {}
     }
     let response = files::answer(&inner, request).await;
     match failure {
-        Some(failure) => fault::spoil(failure, response, inner.sent.clone()),
-        None => fault::spoil(Failure::None, response, inner.sent.clone()),
+        Some(failure) => fault::spoil(failure, response),
+        None => response,
     }
 }

@@ -13,7 +13,7 @@ use crate::xet;
 
 pub(crate) struct Objects {
     folder: PathBuf,
-    /// Where clients put what they send by Xet.
+    /// What came by Xet.
     cas: PathBuf,
     temporary: AtomicU64,
 }
@@ -35,13 +35,14 @@ impl Objects {
         let objects = folder.join("objects");
         fs::create_dir_all(&objects)?;
         let cas = folder.join("cas");
-        fs::create_dir_all(&cas)?;
+        for kind in ["xorbs", "shards"] {
+            fs::create_dir_all(cas.join(kind))?;
+        }
         Ok(Self { folder: objects, cas, temporary: AtomicU64::new(0) })
     }
 
-    /// The address by which Xet's client finds its storage.
-    pub(crate) fn cas_url(&self) -> String {
-        format!("local://{}", self.cas.display())
+    pub(crate) fn cas(&self) -> &Path {
+        &self.cas
     }
 
     pub(crate) fn path(&self, object: &str) -> PathBuf {
@@ -60,10 +61,15 @@ impl Objects {
         } else {
             Entry { oid: git_oid(bytes), size, lfs: None }
         };
+        self.keep(&self.path(entry.object()), bytes)?;
+        Ok(entry)
+    }
+
+    /// Writes a file as a whole.
+    pub(crate) fn keep(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         let temporary = self.temporary();
         File::create(&temporary)?.write_all(bytes)?;
-        fs::rename(temporary, self.path(entry.object()))?;
-        Ok(entry)
+        fs::rename(temporary, path)
     }
 
     /// The large file that a commit names: it came by LFS, or is put together from what came by Xet. `None` if it never came.
