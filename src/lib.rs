@@ -16,6 +16,8 @@ pub mod ops;
 
 pub mod lora;
 
+pub mod prompt_tuning;
+
 pub mod model;
 
 pub mod data;
@@ -25,6 +27,8 @@ pub mod train;
 pub mod generate;
 
 pub mod evaluate;
+
+pub mod decide;
 
 pub mod hub;
 

@@ -24,6 +24,7 @@ fn flag(key: &'static Key) -> Arg {
         Some(Value::Boolean(_)) => "BOOL",
         Some(Value::Integer(_) | Value::Float(_)) => "N",
         Some(Value::Array(_)) => "LIST",
+        None if key.expects.starts_with("a number") || key.expects.starts_with("a whole number") => "N",
         _ => "TEXT",
     };
     let default_text = match &default {

@@ -50,6 +50,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Decide(cmd::decide::Args),
+    Compare(cmd::compare::Args),
     Train(cmd::train::Args),
     Eval(cmd::eval::Args),
     Generate(cmd::generate::Args),
@@ -81,6 +83,8 @@ fn run(command: Option<Command>) -> Result<(), Failure> {
     device::Isa::allowed()?;
     match command {
         None => cmd::quick_start::run(),
+        Some(Command::Decide(args)) => cmd::decide::run(args),
+        Some(Command::Compare(args)) => cmd::compare::run(args),
         Some(Command::Train(args)) => cmd::train::run(args),
         Some(Command::Eval(args)) => cmd::eval::run(args),
         Some(Command::Generate(args)) => cmd::generate::run(args),

@@ -6,10 +6,11 @@ use ferrotune::candle_core::{DType, Device};
 use ferrotune::data::{CHAT, PromptFile, Record, Template};
 use ferrotune::lora::peft;
 use ferrotune::model::{self, Decoder, LoadOptions, Pretrained, Quantization};
+use ferrotune::prompt_tuning::SoftPrompt;
 use ferrotune::quant::QuantType;
 use ferrotune::train::RunConfig;
 use ferrotune::train::config::Method;
-use ferrotune::{Error, device, generate, hub};
+use ferrotune::{Error, device, generate, hub, prompt_tuning};
 
 use crate::adapted::ModelArgs;
 use crate::failure::Failure;
@@ -127,6 +128,10 @@ pub(crate) fn load(pretrained: &Pretrained, options: &LoadOptions) -> Result<Dec
 
 /// Puts the adapter in `directory` onto `decoder`.
 fn put_on(decoder: &mut Decoder, directory: &Path, device: &Device) -> Result<(), Error> {
+    if prompt_tuning::is_prompt(directory)? {
+        let prompt = SoftPrompt::load(directory, decoder.config.hidden_size, device)?;
+        return decoder.set_soft_prompt(&prompt, false);
+    }
     let adapter = peft::load(directory, &decoder.module_shapes(), device)?;
     decoder.set_adapter(&adapter, false)
 }

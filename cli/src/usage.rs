@@ -6,9 +6,6 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use crate::failure::Failure;
 
-/// Commands that the project's documents name and this version does not have.
-const ABSENT: [&str; 3] = ["decide", "gguf", "push"];
-
 /// Shows the help that was asked for (exit code 0), or says what is wrong with the usage (2).
 pub(crate) fn report(error: &clap::Error) -> ExitCode {
     if !error.use_stderr() {
@@ -39,9 +36,6 @@ fn describe(error: &clap::Error) -> String {
     match error.kind() {
         ErrorKind::InvalidSubcommand => {
             let word = get(ContextKind::InvalidSubcommand).unwrap_or_default();
-            if ABSENT.contains(&word.as_str()) {
-                return format!("this version has no command `{word}`. {help}");
-            }
             format!("unknown command `{word}`. {}", hint(name(ContextKind::SuggestedSubcommand)))
         }
         ErrorKind::UnknownArgument => {

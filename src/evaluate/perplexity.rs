@@ -1,6 +1,6 @@
 //! How well a model foresees a text.
 
-use crate::model::{Batch, Decoder, Pretrained};
+use crate::model::{Decoder, Pretrained};
 use crate::{Error, Result, device};
 
 /// What a model makes of a text.
@@ -39,7 +39,7 @@ pub fn perplexity(decoder: &Decoder, pretrained: &Pretrained, text: &str, window
     let trained = vec![true; window];
     let (mut sum, mut tokens) = (0.0, 0);
     for ids in encoding.get_ids().chunks(window).filter(|ids| ids.len() > 1) {
-        let batch = Batch::new([(ids, &trained[..ids.len()])])?;
+        let batch = decoder.batch([(ids, &trained[..ids.len()])], false)?;
         let output = device::on_pool(|| decoder.loss(&batch))?;
         sum += output.loss_sum;
         tokens += output.count;

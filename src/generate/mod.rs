@@ -45,7 +45,7 @@ impl Model for Decoder {
     }
 
     fn max_positions(&self) -> usize {
-        self.config.max_position_embeddings
+        self.config.max_position_embeddings.saturating_sub(self.virtual_tokens())
     }
 }
 

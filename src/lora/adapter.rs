@@ -28,6 +28,8 @@ pub struct LoraLayer {
     pub scale: f64,
     /// Probability with which an input element is dropped while training.
     pub dropout: f32,
+    /// `[out]` f32, with DoRA: the length that each row of the weight gets.
+    pub magnitude: Option<Tensor>,
 }
 
 impl LoraLayer {
@@ -50,7 +52,8 @@ pub struct Adapter {
 impl Adapter {
     /// A new adapter for those of `modules` that `config` targets, in the state in which training starts.
     ///
-    /// Each matrix draws from its own stream of `seed`, so that adding a module changes no other one.
+    /// Each matrix draws from its own stream of `seed`, so that adding a module changes no other one. DoRA's magnitudes are
+    /// lengths of the model's own rows: [`Decoder::fill_magnitudes`](crate::model::Decoder::fill_magnitudes) adds them.
     /// Errors: [`Error::Config`] when a target names no module, or for a rank that is above both sides of a module.
     pub fn init(
         config: LoraConfig,
@@ -80,6 +83,9 @@ impl Adapter {
         for (name, layer) in &self.layers {
             tensors.push((super::peft::key(name, "lora_A"), layer.a.clone()));
             tensors.push((super::peft::key(name, "lora_B"), layer.b.clone()));
+            if let Some(magnitude) = &layer.magnitude {
+                tensors.push((super::peft::magnitude_key(name), magnitude.clone()));
+            }
         }
         tensors
     }
@@ -94,7 +100,8 @@ impl Adapter {
 
     /// The number of trained values.
     pub fn parameter_count(&self) -> usize {
-        self.layers.values().map(|l| l.a.elem_count() + l.b.elem_count()).sum()
+        let magnitude = |l: &LoraLayer| l.magnitude.as_ref().map_or(0, Tensor::elem_count);
+        self.layers.values().map(|l| l.a.elem_count() + l.b.elem_count() + magnitude(l)).sum()
     }
 }
 
@@ -103,7 +110,7 @@ pub(super) fn layer(config: &LoraConfig, name: &str, a: Tensor, b: Tensor) -> Lo
     let rank = config.rank_for(name) as f64;
     let alpha = config.alpha_for(name);
     let scale = if config.use_rslora { alpha / rank.sqrt() } else { alpha / rank };
-    LoraLayer { a, b, scale, dropout: config.lora_dropout as f32 }
+    LoraLayer { a, b, scale, dropout: config.lora_dropout as f32, magnitude: None }
 }
 
 /// The modules that `config` targets, by PEFT's rule: a target names a module or the end of its dotted name.

@@ -55,7 +55,7 @@ pub struct LoraConfig {
     pub target_modules: TargetModules,
     /// Scale by alpha/√r instead of alpha/r (arXiv:2312.03732).
     pub use_rslora: bool,
-    /// Train a magnitude per output too (arXiv:2402.09353).
+    /// Train the length of each row of the weight too (DoRA, arXiv:2402.09353).
     pub use_dora: bool,
     pub init_lora_weights: Init,
     /// Ranks of single layers, by (the end of) their dotted names.

@@ -37,7 +37,7 @@ pub fn matrices(init: &Init, r: usize, module: &ModuleShape, seed: u64, device: 
 }
 
 /// A standard normal value (Box and Muller, 1958).
-fn normal(rng: &mut ChaCha8Rng) -> f64 {
+pub(crate) fn normal(rng: &mut ChaCha8Rng) -> f64 {
     let u: f64 = 1.0 - rng.random::<f64>();
     let v: f64 = rng.random();
     (-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()

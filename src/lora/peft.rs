@@ -5,7 +5,7 @@
 //! Source: PEFT `docs/source/developer_guides/checkpoint.md`, `src/peft/utils/save_and_load.py`.
 
 use super::adapter::{layer, targeted};
-use super::{Adapter, Init, LoraConfig, ModuleShape, TargetModules};
+use super::{Adapter, Init, LoraConfig, LoraLayer, ModuleShape, TargetModules};
 use crate::{Error, Result, files};
 use candle_core::{DType, Device, Tensor};
 use serde_json::{Map, Value, json};
@@ -20,6 +20,11 @@ pub const CONFIG_FILE: &str = "adapter_config.json";
 /// The key of `module`'s `matrix` (`lora_A` or `lora_B`) in the file.
 pub fn key(module: &str, matrix: &str) -> String {
     format!("base_model.model.{module}.{matrix}.weight")
+}
+
+/// The key of `module`'s DoRA magnitudes, which has no `.weight` behind it.
+pub fn magnitude_key(module: &str) -> String {
+    format!("base_model.model.{module}.lora_magnitude_vector")
 }
 
 /// Writes `adapter` into `directory`: each file atomically, the matrices last.
@@ -55,8 +60,7 @@ pub fn load(directory: &Path, modules: &[ModuleShape], device: &Device) -> Resul
         other => other,
     })? {
         let r = config.rank_for(&module.name);
-        let mut take = |matrix: &str, shape: [usize; 2]| -> Result<Tensor> {
-            let name = key(&module.name, matrix);
+        let mut take = |name: String, shape: &[usize]| -> Result<Tensor> {
             let tensor = stored
                 .remove(&name)
                 .ok_or_else(|| Error::tensor(&name, &path, "missing from the file", wrong_model()))?;
@@ -76,9 +80,13 @@ pub fn load(directory: &Path, modules: &[ModuleShape], device: &Device) -> Resul
             }
             Ok(tensor.to_device(device)?)
         };
-        let a = take("lora_A", [r, module.in_features])?;
-        let b = take("lora_B", [module.out_features, r])?;
-        layers.insert(module.name.clone(), layer(&config, &module.name, a, b));
+        let a = take(key(&module.name, "lora_A"), &[r, module.in_features])?;
+        let b = take(key(&module.name, "lora_B"), &[module.out_features, r])?;
+        let magnitude = match config.use_dora {
+            true => Some(take(magnitude_key(&module.name), &[module.out_features])?),
+            false => None,
+        };
+        layers.insert(module.name.clone(), LoraLayer { magnitude, ..layer(&config, &module.name, a, b) });
     }
     if let Some(name) = stored.keys().min() {
         let what = format!("unexpected: the model or `{CONFIG_FILE}` has no place for it ({} such keys)", stored.len());
@@ -129,7 +137,7 @@ fn config_json(adapter: &Adapter) -> Value {
         ("revision", Value::Null),
         ("target_modules", target_modules),
         ("task_type", json!("CAUSAL_LM")),
-        ("use_dora", json!(false)),
+        ("use_dora", json!(config.use_dora)),
         ("use_rslora", json!(config.use_rslora)),
     ]
     .into_iter()
@@ -170,7 +178,6 @@ fn read_config(path: &Path) -> Result<(LoraConfig, String)> {
         return Err(unavailable("bias"));
     }
     for key in [
-        "use_dora",
         "fan_in_fan_out",
         "modules_to_save",
         "layers_to_transform",
@@ -229,7 +236,7 @@ fn read_config(path: &Path) -> Result<(LoraConfig, String)> {
         lora_dropout: real("lora_dropout", 0.0)?,
         target_modules,
         use_rslora: set("use_rslora"),
-        use_dora: false,
+        use_dora: set("use_dora"),
         init_lora_weights: match fields.get("init_lora_weights").and_then(Value::as_str) {
             Some("gaussian") => Init::Gaussian,
             _ => Init::Default,

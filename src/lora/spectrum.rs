@@ -95,7 +95,7 @@ mod tests {
 
     #[test]
     fn an_update_of_rank_three_has_three() {
-        let layer = LoraLayer { a: matrix(3, 20), b: matrix(10, 3), scale: 2.0, dropout: 0.0 };
+        let layer = LoraLayer { a: matrix(3, 20), b: matrix(10, 3), scale: 2.0, dropout: 0.0, magnitude: None };
         let values = layer.singular_values().unwrap();
         assert_eq!(values.len(), 10);
         assert!(values[2] > 1e-2 && values[3] < 1e-5, "{values:?}");

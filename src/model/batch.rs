@@ -17,6 +17,8 @@ pub struct Batch {
     pub cu_seqlens: Vec<usize>,
     /// What the sequences begin with, where it stands once for all of them
     pub prefix: Option<SharedPrefix>,
+    /// How many virtual tokens all sequences have together: see [`crate::prompt_tuning`]
+    pub virtual_tokens: usize,
 }
 
 impl Batch {
@@ -77,12 +79,13 @@ impl Batch {
             targets: vec![IGNORE_INDEX; ids.len()],
             cu_seqlens: vec![0, ids.len()],
             prefix: None,
+            virtual_tokens: 0,
         }
     }
 
-    /// How many tokens the sequences have, each counted whole.
+    /// How many tokens the sequences have, each counted whole, virtual ones left out.
     pub fn tokens(&self) -> usize {
-        self.cu_seqlens.last().copied().unwrap_or(0)
+        self.cu_seqlens.last().copied().unwrap_or(0) - self.virtual_tokens
     }
 
     /// How many tokens count in the loss.

@@ -9,13 +9,13 @@
 //!
 //! Backward reads this upwards. It keeps x, q, k, v, o, h, gate and up; n1, n2 and a are cheap to compute again.
 
-use super::linear::Linear;
+use super::linear::{self, Linear};
 use super::parameters::{Gradients, ParameterId};
 use super::prefix::Copies;
 use crate::Result;
 use crate::ops::attention::{self, CachedSequence, Heads};
 use crate::ops::rope::RopeTable;
-use crate::ops::{qlora_linear, residual, rms_norm, rope, swiglu};
+use crate::ops::{residual, rms_norm, rope, swiglu};
 use candle_core::Tensor;
 
 /// An RMSNorm's scale.
@@ -85,16 +85,16 @@ pub struct Saved {
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    qkv: [qlora_linear::Saved; 3],
+    qkv: [linear::Saved; 3],
     o: Tensor,
     attention: attention::Saved,
-    o_proj: qlora_linear::Saved,
+    o_proj: linear::Saved,
     h: Tensor,
     norm2: rms_norm::Saved,
     gate: Tensor,
     up: Tensor,
-    gate_up: [qlora_linear::Saved; 2],
-    down: qlora_linear::Saved,
+    gate_up: [linear::Saved; 2],
+    down: linear::Saved,
 }
 
 impl Block {
@@ -145,7 +145,7 @@ impl Block {
             gate,
             up,
             gate_up: [gate_saved, up_saved],
-            down: qlora_linear::Saved::default(),
+            down: linear::Saved::default(),
         };
         Ok((a, saved))
     }

@@ -17,8 +17,9 @@ pub struct SequenceCache {
 }
 
 impl SequenceCache {
-    /// An empty cache that can grow to `capacity` tokens.
+    /// An empty cache that can grow to `capacity` tokens, the decoder's virtual ones not counted.
     pub fn new(decoder: &Decoder, capacity: usize) -> Result<Self> {
+        let capacity = capacity.saturating_add(decoder.virtual_tokens());
         let width = decoder.config.num_key_value_heads * decoder.config.head_dim;
         let room = capacity.clamp(1, FIRST_ROOM);
         let zeros = || Tensor::zeros((room, width), decoder.dtype(), decoder.device());

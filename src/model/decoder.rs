@@ -4,11 +4,13 @@ use super::batch::Batch;
 use super::block::{Block, Context, Norm, Saved, mix};
 use super::cache::SequenceCache;
 use super::config::Config;
-use super::linear::{AdaptedLayer, Linear};
+use super::linear::{AdaptedLayer, LayerIds, Linear};
 use super::parameters::{Gradients, ParameterId, Parameters};
 use super::prefix::Copies;
-use crate::lora::{Adapter, ModuleShape};
+use super::soft_prompt::{self, Attached};
+use crate::lora::{Adapter, ModuleShape, peft};
 use crate::ops::attention::CachedSequence;
+use crate::ops::dora;
 use crate::ops::linear_cross_entropy::{self, Output, Wants};
 use crate::ops::rope::RopeTable;
 use crate::{Error, Result, device};
@@ -27,15 +29,19 @@ pub struct Decoder {
     /// `[V, H]`; absent where the embeddings serve as the head too
     pub(super) lm_head: Option<Tensor>,
     pub(super) head_id: Option<ParameterId>,
+    /// What stands before every sequence, under prompt tuning
+    pub(super) soft_prompt: Option<Attached>,
     pub(super) parameters: Parameters,
     pub(super) rope: RopeCache,
 }
 
 /// How a training pass goes.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Pass {
     /// The dropout stream of this micro-batch; `None` drops nothing.
     pub dropout_seed: Option<u64>,
+    /// NEFTune's alpha: noise on the embeddings while training; 0 for none. Its draws are those of `dropout_seed`.
+    pub neftune_noise_alpha: f64,
     /// Keep each block's input only, and run the block again before its backward.
     pub gradient_checkpointing: bool,
     /// What the sum of the losses is multiplied by: one over the trained tokens of the whole optimizer step.
@@ -57,6 +63,11 @@ impl Decoder {
     /// The type of the activations.
     pub fn dtype(&self) -> DType {
         self.embed_tokens.dtype()
+    }
+
+    /// The embeddings of the vocabulary, `[V, H]`.
+    pub fn embeddings(&self) -> &Tensor {
+        &self.embed_tokens
     }
 
     /// What training changes.
@@ -94,14 +105,21 @@ impl Decoder {
         let mut parameters = Parameters::default();
         let mut placed = 0;
         for linear in self.blocks.iter_mut().flat_map(|b| b.linears_mut()) {
-            linear.lora = adapter.layers.get(&linear.name).map(|layer| {
-                placed += 1;
-                let ids = train.then(|| {
-                    let key = |matrix| crate::lora::peft::key(&linear.name, matrix);
-                    (parameters.add(key("lora_A"), &layer.a), parameters.add(key("lora_B"), &layer.b))
-                });
-                AdaptedLayer { layer: layer.clone(), ids }
+            let Some(layer) = adapter.layers.get(&linear.name) else {
+                linear.lora = None;
+                continue;
+            };
+            placed += 1;
+            let ids = train.then(|| {
+                let key = |matrix| peft::key(&linear.name, matrix);
+                let magnitude = layer.magnitude.as_ref();
+                LayerIds {
+                    a: parameters.add(key("lora_A"), &layer.a),
+                    b: parameters.add(key("lora_B"), &layer.b),
+                    magnitude: magnitude.map(|m| parameters.add(peft::magnitude_key(&linear.name), m)),
+                }
             });
+            linear.lora = Some(AdaptedLayer::new(layer.clone(), ids, &linear.weight)?);
         }
         if placed != adapter.layers.len() {
             let what = format!("the adapter adapts {} modules, of which the model has {placed}", adapter.layers.len());
@@ -111,8 +129,22 @@ impl Decoder {
         Ok(())
     }
 
-    /// Takes the adapter off: the base model again.
+    /// Gives each layer of a new DoRA adapter the lengths that the rows have with it, so that it changes nothing yet.
+    ///
+    /// Errors: those of the operations.
+    pub fn fill_magnitudes(&self, adapter: &mut Adapter) -> Result<()> {
+        for linear in self.linears() {
+            if let Some(layer) = adapter.layers.get_mut(&linear.name) {
+                let squared = dora::row_norms_squared(&linear.weight)?;
+                layer.magnitude = Some(dora::row_norms(&linear.weight, &layer.branch(None), &squared)?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the adapter, or the prompt, off: the base model again.
     pub fn remove_adapter(&mut self) {
+        self.soft_prompt = None;
         for linear in self.blocks.iter_mut().flat_map(|b| b.linears_mut()) {
             linear.lora = None;
         }
@@ -131,8 +163,12 @@ impl Decoder {
             rope: &rope,
             dropout_seed: pass.dropout_seed.map(mix),
         };
-        let ids = self.ids(&batch.ids)?;
-        let mut x = self.embed_tokens.index_select(&ids, 0)?;
+        let mut x = self.embed(&batch.ids)?;
+        if let Some(seed) = pass.dropout_seed.filter(|_| pass.neftune_noise_alpha > 0.0) {
+            let alpha = pass.neftune_noise_alpha;
+            let noise = soft_prompt::noise(batch, self.config.hidden_size, alpha, seed, self.device())?;
+            x = (x.to_dtype(DType::F32)? + noise)?.to_dtype(x.dtype())?;
+        }
         let mut kept = Vec::with_capacity(self.blocks.len());
         for block in &self.blocks {
             let (y, saved) = block.forward(&x, &ctx)?;
@@ -150,7 +186,8 @@ impl Decoder {
         let mut dx = self.norm.backward(&x, &norm_saved, &dh, gradients)?;
         drop((x, dh));
         for block in self.blocks.iter().rev() {
-            let need_dx = block.index > 0 || self.embed_id.is_some();
+            let prompt_trains = self.soft_prompt.as_ref().is_some_and(|prompt| prompt.id.is_some());
+            let need_dx = block.index > 0 || self.embed_id.is_some() || prompt_trains;
             let saved = match kept.pop() {
                 Some(Kept::Whole(saved)) => *saved,
                 Some(Kept::Input(x)) => block.saved(&x, &ctx)?,
@@ -162,8 +199,9 @@ impl Decoder {
         }
         if let Some(id) = self.embed_id {
             let zeros = self.embed_tokens.zeros_like()?;
-            gradients.add(id, zeros.index_add(&ids, &dx, 0)?)?;
+            gradients.add(id, zeros.index_add(&self.ids(&batch.ids)?, &dx, 0)?)?;
         }
+        self.prompt_gradient(&batch.ids, &dx, gradients)?;
         Ok(output)
     }
 
@@ -182,8 +220,10 @@ impl Decoder {
         if ids.is_empty() {
             return Err(Error::data("", "the sequence of ids is empty", "Give at least one id."));
         }
-        let hidden = self.hidden(&Batch::single(ids))?;
-        self.head_logits(&hidden)
+        self.ids(ids)?;
+        let hidden = self.hidden(&self.batch([(ids, vec![false; ids.len()].as_slice())], false)?)?;
+        let added = self.virtual_tokens();
+        self.head_logits(&hidden.narrow(0, added, ids.len())?)
     }
 
     /// Takes new tokens of several sequences in one pass: prompts, or one token each.
@@ -201,15 +241,20 @@ impl Decoder {
         }
         let (mut ids, mut positions, mut rows) = (Vec::new(), Vec::new(), Vec::with_capacity(tokens.len()));
         for (cache, new) in caches.iter_mut().zip(tokens) {
-            cache.reserve(new.len())?;
-            rows.push(ids.len()..ids.len() + new.len());
+            let start = ids.len();
+            if cache.is_empty() {
+                ids.extend(self.virtual_ids());
+            }
             ids.extend_from_slice(new);
-            positions.extend((cache.len()..cache.len() + new.len()).map(|p| p as u32));
+            let count = ids.len() - start;
+            cache.reserve(count)?;
+            rows.push(start..ids.len());
+            positions.extend((cache.len()..cache.len() + count).map(|p| p as u32));
         }
         let needed = positions.iter().max().map_or(0, |p| *p as usize + 1);
         let rope = self.rope.table(&self.config, needed, self.device())?;
         let ctx = Context { cu_seqlens: &[], copies: None, positions: &positions, rope: &rope, dropout_seed: None };
-        let mut x = self.embed_tokens.index_select(&self.ids(&ids)?, 0)?;
+        let mut x = self.embed(&ids)?;
         for block in &self.blocks {
             let store = |k: &Tensor, v: &Tensor| {
                 let mut sequences = Vec::with_capacity(rows.len());
@@ -244,7 +289,7 @@ impl Decoder {
             rope: &rope,
             dropout_seed: None,
         };
-        let mut x = self.embed_tokens.index_select(&self.ids(&batch.ids)?, 0)?;
+        let mut x = self.embed(&batch.ids)?;
         for block in &self.blocks {
             x = block.forward(&x, &ctx)?.0;
         }
@@ -268,7 +313,7 @@ impl Decoder {
         batch.prefix.as_ref().map(|prefix| prefix.copies(self.device())).transpose()
     }
 
-    fn ids(&self, ids: &[u32]) -> Result<Tensor> {
+    pub(super) fn ids(&self, ids: &[u32]) -> Result<Tensor> {
         let vocabulary = self.config.vocab_size;
         if let Some(id) = ids.iter().find(|id| **id as usize >= vocabulary) {
             let what = format!("token id {id} is outside the model's vocabulary of {vocabulary}");

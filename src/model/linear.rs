@@ -3,9 +3,23 @@
 use super::parameters::{Gradients, ParameterId};
 use crate::Result;
 use crate::lora::LoraLayer;
-use crate::ops::qlora_linear::{self, Needs, Saved};
+use crate::ops::dora::{self, Magnitude};
+use crate::ops::qlora_linear::{self, Grads, Needs};
 use crate::ops::weight::Weight;
 use candle_core::Tensor;
+
+/// What a module's backward needs of its forward.
+#[derive(Debug)]
+pub enum Saved {
+    Plain(qlora_linear::Saved),
+    Dora(dora::Saved),
+}
+
+impl Default for Saved {
+    fn default() -> Self {
+        Self::Plain(Default::default())
+    }
+}
 
 /// y = x·Wᵀ, plus the LoRA branch where there is one.
 #[derive(Debug)]
@@ -22,8 +36,36 @@ pub struct Linear {
 #[derive(Debug)]
 pub struct AdaptedLayer {
     pub layer: LoraLayer,
-    /// Of A and of B.
-    pub ids: Option<(ParameterId, ParameterId)>,
+    pub ids: Option<LayerIds>,
+    /// With DoRA ‖w‖² of each row of the weight, `[out]` f32.
+    weight_norms_squared: Option<Tensor>,
+}
+
+/// The places of a layer's gradients.
+#[derive(Clone, Copy, Debug)]
+pub struct LayerIds {
+    pub a: ParameterId,
+    pub b: ParameterId,
+    pub magnitude: Option<ParameterId>,
+}
+
+impl AdaptedLayer {
+    /// The branch `layer` beside `weight`.
+    ///
+    /// Errors: candle's.
+    pub fn new(layer: LoraLayer, ids: Option<LayerIds>, weight: &Weight) -> Result<Self> {
+        let weight_norms_squared = match layer.magnitude {
+            Some(_) => Some(dora::row_norms_squared(weight)?),
+            None => None,
+        };
+        Ok(Self { layer, ids, weight_norms_squared })
+    }
+
+    /// The magnitudes, with DoRA.
+    fn magnitude(&self) -> Option<Magnitude<'_>> {
+        let (m, weight_norms_squared) = (self.layer.magnitude.as_ref()?, self.weight_norms_squared.as_ref()?);
+        Some(Magnitude { m, weight_norms_squared })
+    }
 }
 
 impl Linear {
@@ -35,13 +77,26 @@ impl Linear {
     /// `x` `[T, in]` to `[T, out]`; `seed` is the dropout stream of this call, `None` when not training.
     pub fn forward(&self, x: &Tensor, seed: Option<u64>) -> Result<(Tensor, Saved)> {
         let branch = self.lora.as_ref().map(|l| l.layer.branch(seed));
-        qlora_linear::forward(x, &self.weight, None, branch.as_ref())
+        if let (Some(branch), Some(magnitude)) = (&branch, self.magnitude()) {
+            let (y, saved) = dora::forward(x, &self.weight, branch, &magnitude)?;
+            return Ok((y, Saved::Dora(saved)));
+        }
+        let (y, saved) = qlora_linear::forward(x, &self.weight, None, branch.as_ref())?;
+        Ok((y, Saved::Plain(saved)))
     }
 
     /// What [`Linear::forward`] saves, without its output.
     pub fn saved(&self, x: &Tensor, seed: Option<u64>) -> Result<Saved> {
         let branch = self.lora.as_ref().map(|l| l.layer.branch(seed));
-        qlora_linear::saved(x, &self.weight, branch.as_ref())
+        if let (Some(branch), Some(_)) = (&branch, self.magnitude()) {
+            return Ok(Saved::Dora(dora::saved(x, &self.weight, branch)?));
+        }
+        Ok(Saved::Plain(qlora_linear::saved(x, &self.weight, branch.as_ref())?))
+    }
+
+    /// The magnitudes of its branch, with DoRA.
+    fn magnitude(&self) -> Option<Magnitude<'_>> {
+        self.lora.as_ref()?.magnitude()
     }
 
     /// The gradient of the input, if `need_dx`; gradients of what is trained are added to `gradients`.
@@ -58,13 +113,24 @@ impl Linear {
     ) -> Result<Option<Tensor>> {
         let branch = self.lora.as_ref().map(|l| l.layer.branch(seed));
         let needs = Needs { dx: need_dx, dw: self.weight_id.is_some() };
-        let grads = qlora_linear::backward(x, &self.weight, branch.as_ref(), saved, dy, needs)?;
-        if let Some((a, b)) = self.lora.as_ref().and_then(|l| l.ids) {
-            if let Some(da) = grads.da {
-                gradients.add(a, da)?;
+        let (grads, dm): (Grads, Option<Tensor>) = match (saved, &branch, self.magnitude()) {
+            (Saved::Dora(saved), Some(branch), Some(magnitude)) => {
+                let (grads, dm) = dora::backward(x, &self.weight, branch, &magnitude, saved, dy, needs)?;
+                (grads, Some(dm))
             }
-            if let Some(db) = grads.db {
-                gradients.add(b, db)?;
+            (Saved::Plain(saved), branch, _) => {
+                (qlora_linear::backward(x, &self.weight, branch.as_ref(), saved, dy, needs)?, None)
+            }
+            (Saved::Dora(_), ..) => {
+                let what = "the forward had magnitudes, the backward has none".into();
+                return Err(crate::Error::Shape { op: "linear", what });
+            }
+        };
+        if let Some(ids) = self.lora.as_ref().and_then(|l| l.ids) {
+            for (id, gradient) in [(Some(ids.a), grads.da), (Some(ids.b), grads.db), (ids.magnitude, dm)] {
+                if let (Some(id), Some(gradient)) = (id, gradient) {
+                    gradients.add(id, gradient)?;
+                }
             }
         }
         if let (Some(id), Some(dw)) = (self.weight_id, grads.dw) {

@@ -73,6 +73,7 @@ pub fn load(pretrained: &Pretrained, options: &LoadOptions, mut progress: impl F
         norm: loader.norm("model.norm.weight", config)?,
         lm_head,
         head_id: None,
+        soft_prompt: None,
         parameters: Parameters::default(),
         rope: RopeCache::default(),
     };

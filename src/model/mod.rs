@@ -1,7 +1,7 @@
 //! One decoder for the Llama family, from any of its file formats.
 //!
 //! `config` and `names` map families and formats to one vocabulary, `weights` reads tensors, `pretrained` opens a
-//! checkpoint, `load` builds the `decoder` of `block`s of `linear` modules; `batch` (with a shared `prefix`) and `cache` are
+//! checkpoint, `load` builds the `decoder` of `block`s of `linear` modules; `batch` (with a shared `prefix`, after a `soft_prompt`) and `cache` are
 //! what it runs on, `parameters` what training changes; `export` writes whole models, `streamed` looks at one that need not fit
 //! into memory.
 
@@ -18,6 +18,7 @@ pub mod parameters;
 pub mod prefix;
 pub mod pretrained;
 pub mod rope;
+pub mod soft_prompt;
 pub mod streamed;
 pub mod tokenizer;
 pub mod weights;

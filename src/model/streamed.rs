@@ -52,7 +52,7 @@ pub fn logits(
         let mut block = loader.block(config, index)?;
         for linear in block.linears_mut() {
             let layer = adapter.and_then(|adapter| adapter.layers.get(&linear.name));
-            linear.lora = layer.map(|layer| AdaptedLayer { layer: layer.clone(), ids: None });
+            linear.lora = layer.map(|layer| AdaptedLayer::new(layer.clone(), None, &linear.weight)).transpose()?;
         }
         for (x, batch) in hidden.iter_mut().zip(&batches) {
             let ctx = Context {

@@ -5,7 +5,7 @@ use candle_core::{DType, Tensor};
 use crate::data::{self, Example, Record, Template, TokenizeOptions};
 use crate::evaluate::{self, Perplexity};
 use crate::lora::{Adapter, LoraConfig};
-use crate::model::{self, Batch, Decoder, Gradients, LoadOptions, Pass, Pretrained, Quantization};
+use crate::model::{self, Decoder, Gradients, LoadOptions, Pass, Pretrained, Quantization};
 use crate::quant::QuantType;
 use crate::{Error, Result, device, hub};
 
@@ -65,11 +65,11 @@ impl Model {
     pub fn gradients(&self, text: &str) -> Result<Vec<(String, Tensor)>> {
         let ids = self.ids(text)?;
         let trained = vec![true; ids.len()];
-        let batch = Batch::new([(ids.as_slice(), trained.as_slice())])?;
+        let batch = self.decoder.batch([(ids.as_slice(), trained.as_slice())], false)?;
         let parameters = self.decoder.parameters();
         let mut gradients = Gradients::new(parameters);
         let scale = 1.0 / batch.trained_tokens().max(1) as f64;
-        let pass = Pass { dropout_seed: None, gradient_checkpointing: false, scale };
+        let pass = Pass { scale, ..Pass::default() };
         device::on_pool(|| self.decoder.loss_and_gradients(&batch, pass, &mut gradients))?;
         let names = parameters.iter().map(|parameter| parameter.name.clone());
         Ok(names.zip(gradients.into_tensors(parameters)?).collect())
@@ -100,7 +100,7 @@ impl Model {
     ///
     /// Errors: those of the operations.
     pub fn loss(&self, examples: &[Example]) -> Result<f64> {
-        let batch = Batch::new(examples.iter().map(|e| (e.ids.as_slice(), e.trained.as_slice())))?;
+        let batch = self.decoder.batch(examples.iter().map(|e| (e.ids.as_slice(), e.trained.as_slice())), false)?;
         let output = device::on_pool(|| self.decoder.loss(&batch))?;
         Ok(output.loss_sum / output.count.max(1) as f64)
     }

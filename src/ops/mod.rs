@@ -1,10 +1,11 @@
-//! The six training operations.
+//! The six training operations, and DoRA over one of them.
 
 pub mod aligned;
 mod cpu;
 pub(crate) mod mmap;
 
 pub mod attention;
+pub mod dora;
 pub mod dropout;
 pub mod graph;
 pub mod linear_cross_entropy;

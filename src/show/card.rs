@@ -107,6 +107,7 @@ fn what(card: &Card) -> String {
         Method::Full => "All weights of",
         Method::Lora => "A LoRA adapter for",
         Method::Qlora => "A QLoRA adapter for",
+        Method::PromptTuning => "A tuned prompt for",
     };
     let examples = match card.start.examples {
         0 => String::new(),

@@ -5,6 +5,7 @@
 
 mod card;
 mod chart;
+mod comparison;
 mod display;
 mod figure;
 mod live;
@@ -16,6 +17,7 @@ mod table;
 
 pub use card::{Card, model_card};
 pub use chart::{Bars, Chart};
+pub use comparison::{break_evens, comparison, comparison_chart};
 pub use display::{
     Bundle, Content, Display, Html, Markdown, Png, Progress, Svg, clear_output, html, input, markdown, page, password,
     png, progress, svg, table,

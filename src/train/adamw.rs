@@ -57,6 +57,8 @@ pub struct AdamW {
     names: Vec<String>,
     shapes: Vec<Vec<usize>>,
     moments: Vec<Moments>,
+    /// What each parameter's learning rate is multiplied by.
+    rates: Vec<f64>,
     step: u64,
 }
 
@@ -88,7 +90,12 @@ impl AdamW {
         }
         let names = params.iter().map(|(name, _)| name.clone()).collect();
         let shapes = params.iter().map(|(_, tensor)| tensor.dims().to_vec()).collect();
-        Ok(Self { hyper, names, shapes, moments, step: 0 })
+        Ok(Self { hyper, names, shapes, moments, rates: vec![1.0; params.len()], step: 0 })
+    }
+
+    /// Gives each parameter a learning rate of its own: that of a step times its number here.
+    pub fn set_rates(&mut self, rates: Vec<f64>) {
+        self.rates = rates;
     }
 
     /// How many steps were taken.
@@ -127,8 +134,8 @@ impl AdamW {
             }
         }
         self.step += 1;
-        let scalars = Scalars::new(&self.hyper, self.step, lr);
-        for (((_, param), grad), moments) in params.iter().zip(grads).zip(&mut self.moments) {
+        for ((((_, param), grad), moments), rate) in params.iter().zip(grads).zip(&mut self.moments).zip(&self.rates) {
+            let scalars = Scalars::new(&self.hyper, self.step, lr * rate);
             match moments {
                 Moments::Fused { m, v } => {
                     param.inplace_op2(grad, &Update { moments: RefCell::new((m, v)), scalars })?

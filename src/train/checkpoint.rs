@@ -5,7 +5,8 @@
 //! the step is the whole of the random state and of the data cursor.
 
 use super::adamw::AdamW;
-use crate::lora::{Adapter, peft};
+use super::session::Trained;
+use crate::lora::peft;
 use crate::model::Parameters;
 use crate::model::export::MODEL_FILE;
 use crate::{Error, Result, files};
@@ -33,10 +34,11 @@ pub struct TrainerState {
 /// Writes the trained weights as the run's result has them: PEFT's files, or `model.safetensors`.
 ///
 /// Errors: [`Error::Write`].
-pub fn save_weights(directory: &Path, adapter: Option<&Adapter>, parameters: &Parameters) -> Result<()> {
-    match adapter {
-        Some(adapter) => peft::save(adapter, directory),
-        None => {
+pub fn save_weights(directory: &Path, trained: &Trained, parameters: &Parameters) -> Result<()> {
+    match trained {
+        Trained::Adapter(adapter) => peft::save(adapter, directory),
+        Trained::SoftPrompt(prompt) => prompt.save(directory),
+        Trained::Weights => {
             let tensors: Vec<(&str, Tensor)> = parameters.iter().map(|p| (p.name.as_str(), p.value.clone())).collect();
             files::create_directory(directory)?;
             files::write_atomic(&directory.join(MODEL_FILE), &files::safetensors_bytes(&tensors)?)
@@ -50,7 +52,7 @@ pub fn save_weights(directory: &Path, adapter: Option<&Adapter>, parameters: &Pa
 pub fn save(
     run: &Path,
     state: &TrainerState,
-    adapter: Option<&Adapter>,
+    trained: &Trained,
     parameters: &Parameters,
     optimizer: &AdamW,
 ) -> Result<PathBuf> {
@@ -61,7 +63,7 @@ pub fn save(
     let temporary = run.join(format!(".checkpoint-{}.tmp", state.global_step));
     remove(&temporary)?;
     files::create_directory(&temporary)?;
-    save_weights(&temporary, adapter, parameters)?;
+    save_weights(&temporary, trained, parameters)?;
     let optimizer_state: Vec<(String, Tensor)> = optimizer.state()?.into_iter().collect();
     files::write_atomic(&temporary.join(OPTIMIZER_FILE), &files::safetensors_bytes(&optimizer_state)?)?;
     let mut state = state.clone();

@@ -17,6 +17,7 @@ use std::path::PathBuf;
 
 use crate::error::{Error, Result};
 use crate::lora::config::LoraConfig;
+use crate::prompt_tuning::PromptTuningConfig;
 use crate::quant::QuantType;
 
 pub use super::schedule::SchedulerType;
@@ -30,6 +31,8 @@ pub enum Method {
     Lora,
     /// Adapters beside 4-bit weights.
     Qlora,
+    /// Embeddings before every text, the weights in 16 bits.
+    PromptTuning,
 }
 
 /// The text that a record becomes.
@@ -116,6 +119,10 @@ pub struct SftConfig {
     pub completion_only_loss: bool,
     pub shuffle: bool,
     pub gradient_checkpointing: bool,
+    /// Noise on the embeddings (NEFTune); `None` for none.
+    pub neftune_noise_alpha: Option<f64>,
+    /// LoRA+: how many times faster than A the matrices B learn; `None` for the same rate.
+    pub loraplus_lr_ratio: Option<f64>,
     pub logging_steps: usize,
     pub eval_strategy: Strategy,
     pub eval_steps: usize,
@@ -144,6 +151,8 @@ impl Default for SftConfig {
             completion_only_loss: false,
             shuffle: true,
             gradient_checkpointing: true,
+            neftune_noise_alpha: None,
+            loraplus_lr_ratio: None,
             logging_steps: 10,
             eval_strategy: Strategy::Epoch,
             eval_steps: 100,
@@ -185,6 +194,7 @@ pub struct RunConfig {
     /// `None` starts anew (`false` in a file).
     pub resume_from_checkpoint: Option<Resume>,
     pub lora: LoraConfig,
+    pub prompt_tuning: PromptTuningConfig,
     pub quantization: QuantizationConfig,
     pub sft: SftConfig,
 }
@@ -202,6 +212,7 @@ impl Default for RunConfig {
             init_adapter: None,
             resume_from_checkpoint: Some(Resume::Auto),
             lora: LoraConfig::default(),
+            prompt_tuning: PromptTuningConfig::default(),
             quantization: QuantizationConfig::default(),
             sft: SftConfig::default(),
         }
@@ -241,13 +252,12 @@ impl RunConfig {
     pub fn to_toml(&self) -> String {
         let mut text = String::new();
         for table in Table::ALL {
-            if let Some(name) = table.name() {
-                let _ = write!(text, "\n[{name}]\n");
-            }
-            for key in KEYS.iter().filter(|key| key.table == table) {
-                if let Some(value) = key.value(self) {
-                    let _ = writeln!(text, "{} = {value}", key.name);
+            let set = KEYS.iter().filter(|key| key.table == table).filter_map(|key| Some((key, key.value(self)?)));
+            for (i, (key, value)) in set.enumerate() {
+                if let Some(name) = table.name().filter(|_| i == 0) {
+                    let _ = write!(text, "\n[{name}]\n");
                 }
+                let _ = writeln!(text, "{} = {value}", key.name);
             }
         }
         text

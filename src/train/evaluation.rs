@@ -2,7 +2,7 @@
 
 use crate::Result;
 use crate::data::Example;
-use crate::model::{Batch, Decoder};
+use crate::model::Decoder;
 use crate::ops::linear_cross_entropy::Output;
 
 /// The sum of the losses over the trained tokens of `examples`, in micro-batches of at most `max_tokens` tokens (or one
@@ -27,7 +27,7 @@ pub fn evaluation_loss(
         let n = rest.iter().take_while(fits).count().max(1);
         let (now, later) = rest.split_at(n);
         rest = later;
-        let batch = Batch::sharing_prefix(now.iter().map(|e| (e.ids.as_slice(), e.trained.as_slice())))?;
+        let batch = decoder.batch(now.iter().map(|e| (e.ids.as_slice(), e.trained.as_slice())), true)?;
         let output = decoder.loss(&batch)?;
         total = Some(match total {
             Some(sum) => Output { loss_sum: sum.loss_sum + output.loss_sum, count: sum.count + output.count },

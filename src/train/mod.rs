@@ -8,6 +8,7 @@ pub mod checks;
 pub mod clip;
 pub mod config;
 pub mod evaluation;
+pub mod loraplus;
 pub mod metrics;
 pub mod observer;
 pub mod plan;

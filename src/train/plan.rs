@@ -100,6 +100,17 @@ pub enum Method {
     Lora(Adapters),
     /// Adapters beside linear layers in NF4.
     Qlora { adapters: Adapters, double_quant: bool },
+    /// So many embeddings before every text, beside weights in the compute type.
+    PromptTuning { virtual_tokens: u64 },
+}
+
+impl Method {
+    fn adapters(&self) -> Option<&Adapters> {
+        match self {
+            Self::Full | Self::PromptTuning { .. } => None,
+            Self::Lora(adapters) | Self::Qlora { adapters, .. } => Some(adapters),
+        }
+    }
 }
 
 /// LoRA adapters: their rank, and the projections of each block that have one.
@@ -127,7 +138,7 @@ pub struct Plan {
     pub weights: u64,
     /// Embedding, output layer and norms.
     pub embeddings: u64,
-    /// LoRA's A and B, f32; for full fine-tuning in bf16, the f32 masters of all weights.
+    /// LoRA's A and B or the virtual tokens, f32; for full fine-tuning in bf16, the f32 masters of all weights.
     pub adapters: u64,
     /// One f32 for each trained parameter.
     pub gradients: u64,
@@ -159,22 +170,19 @@ impl Plan {
     /// ```
     pub fn new(shape: &Shape, settings: &Settings) -> Self {
         let c = settings.compute_bytes;
-        let adapters = match &settings.method {
-            Method::Full => None,
-            Method::Lora(adapters) | Method::Qlora { adapters, .. } => Some(adapters),
-        };
+        let adapters = settings.method.adapters();
         let weights = match settings.method {
             Method::Qlora { double_quant, .. } => {
                 let layer: u64 = Projection::ALL.iter().map(|&p| nf4_bytes(shape.weights(p), double_quant)).sum();
                 shape.layers * layer
             }
-            Method::Full | Method::Lora(_) => c * shape.linear_parameters(),
+            _ => c * shape.linear_parameters(),
         };
         let trained = trained_parameters(shape, &settings.method);
-        let masters_apart = adapters.is_some() || c != 4;
+        let masters_apart = settings.method != Method::Full || c != 4;
         let decoded = match settings.method {
             Method::Qlora { .. } => 4 * Projection::ALL.iter().map(|&p| shape.weights(p)).max().unwrap_or(0),
-            Method::Full | Method::Lora(_) => 0,
+            _ => 0,
         };
         let mut plan = Self {
             weights,
@@ -214,6 +222,7 @@ pub fn trained_parameters(shape: &Shape, method: &Method) -> u64 {
             let features = adapters.targets.iter().map(|p| p.features(shape));
             shape.layers * adapters.rank * features.map(|(input, output)| input + output).sum::<u64>()
         }
+        Method::PromptTuning { virtual_tokens } => virtual_tokens * shape.hidden,
     }
 }
 

@@ -6,11 +6,12 @@ use super::checks::{GradientCheck, finite};
 use super::clip::clip_grad_norm;
 use super::config::Strategy;
 use super::evaluation::evaluation_loss;
+use super::loraplus;
 use super::metrics::MetricsWriter;
 use super::observer::{End, EvalMetrics, Event, Observer, Start, StepMetrics};
 use super::sampler::{Sampler, StepRows};
 use super::schedule::Schedule;
-use super::session::Session;
+use super::session::{Session, Trained};
 use crate::data::PromptFile;
 use crate::model::{Batch, Gradients, Pass, export};
 use crate::{Error, Result, device, files};
@@ -64,6 +65,9 @@ impl<'s> Run<'s> {
             weight_decay: sft.weight_decay,
         };
         let mut optimizer = AdamW::new(&parameters, hyper)?;
+        if let Some(ratio) = sft.loraplus_lr_ratio {
+            optimizer.set_rates(loraplus::rates(&parameters, ratio));
+        }
         let saved = session.config.checkpoint()?;
         let step = match &saved {
             Some(path) => checkpoint::load(path, session.decoder.parameters(), &mut optimizer)?.global_step,
@@ -126,8 +130,8 @@ impl<'s> Run<'s> {
             }
         }
         let output_dir = &self.session.config.output_dir;
-        checkpoint::save_weights(output_dir, self.session.adapter.as_ref(), self.session.decoder.parameters())?;
-        if self.session.adapter.is_none() {
+        checkpoint::save_weights(output_dir, &self.session.trained, self.session.decoder.parameters())?;
+        if matches!(self.session.trained, Trained::Weights) {
             let mut config = export::config_object(&self.session.pretrained);
             export::set_dtype(&mut config, "float32");
             export::write_companions(&self.session.pretrained, config, output_dir)?;
@@ -158,6 +162,7 @@ impl<'s> Run<'s> {
             let stream = ((self.step as u64) << 20) | index as u64;
             let pass = Pass {
                 dropout_seed: Some(self.session.config.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(stream)),
+                neftune_noise_alpha: sft.neftune_noise_alpha.unwrap_or(0.0),
                 gradient_checkpointing: sft.gradient_checkpointing,
                 scale: 1.0 / trained.max(1) as f64,
             };
@@ -213,8 +218,8 @@ impl<'s> Run<'s> {
             seed: self.session.config.seed,
             files: Default::default(),
         };
-        let (adapter, parameters) = (self.session.adapter.as_ref(), self.session.decoder.parameters());
-        let path = checkpoint::save(output_dir, &state, adapter, parameters, &self.optimizer)?;
+        let (trained, parameters) = (&self.session.trained, self.session.decoder.parameters());
+        let path = checkpoint::save(output_dir, &state, trained, parameters, &self.optimizer)?;
         checkpoint::rotate(output_dir, self.session.config.sft.save_total_limit)?;
         observer.event(&Event::Checkpoint(&path));
         self.saved = Some(path);

@@ -6,9 +6,11 @@ use super::observer::{Event, Observer};
 use crate::data::{self, Example, Report, Template, TokenizeOptions};
 use crate::lora::{Adapter, peft};
 use crate::model::{self, Batch, Decoder, LoadOptions, Pretrained, Quantization};
+use crate::prompt_tuning::SoftPrompt;
 use crate::{Error, Result};
 use candle_core::{DType, Device};
 use std::path::Path;
+use tokenizers::Tokenizer;
 
 /// Local paths of what a [`RunConfig`] names.
 #[derive(Clone, Debug)]
@@ -21,13 +23,21 @@ pub struct Inputs<'a> {
     pub device: Device,
 }
 
+/// What a run trains, beside or instead of the model's own weights.
+#[derive(Clone, Debug)]
+pub enum Trained {
+    /// The model's own.
+    Weights,
+    Adapter(Adapter),
+    SoftPrompt(SoftPrompt),
+}
+
 /// A run that is ready to start.
 pub struct Session {
     pub config: RunConfig,
     pub pretrained: Pretrained,
     pub decoder: Decoder,
-    /// What is trained, unless every weight is.
-    pub adapter: Option<Adapter>,
+    pub trained: Trained,
     pub template: Template,
     /// The one instruction of all records, where they share one.
     pub instruction: Option<String>,
@@ -84,12 +94,17 @@ impl Session {
             (0..train.examples.len()).map(|i| vec![i]).collect()
         };
         let mut decoder = model::load(&pretrained, &load_options(&config, inputs.device.clone()), progress)?;
-        let adapter = match config.method {
-            Method::Full => None,
-            Method::Lora | Method::Qlora => Some(first_adapter(&config, inputs, &decoder)?),
+        let trained = match config.method {
+            Method::Full => Trained::Weights,
+            Method::Lora | Method::Qlora => Trained::Adapter(first_adapter(&config, inputs, &decoder)?),
+            Method::PromptTuning => {
+                Trained::SoftPrompt(first_prompt(&config, inputs, &decoder, pretrained.tokenizer()?)?)
+            }
         };
-        if let Some(adapter) = &adapter {
-            decoder.set_adapter(adapter, true)?;
+        match &trained {
+            Trained::Weights => {}
+            Trained::Adapter(adapter) => decoder.set_adapter(adapter, true)?,
+            Trained::SoftPrompt(prompt) => decoder.set_soft_prompt(prompt, true)?,
         }
         let first = records.first().map(|r| r.instruction.clone());
         let instruction = first.filter(|i| records.iter().all(|r| r.instruction == *i));
@@ -97,7 +112,7 @@ impl Session {
             config,
             pretrained,
             decoder,
-            adapter,
+            trained,
             template,
             instruction,
             report: train.report,
@@ -109,12 +124,13 @@ impl Session {
 
     /// The micro-batch of the rows with these indices.
     ///
-    /// What its examples all begin with is computed once; not under dropout, whose draws are to be each example's own.
+    /// What its examples all begin with is computed once; not under dropout or noise, whose draws are to be each example's own.
     pub(super) fn batch(&self, rows: &[usize]) -> Result<Batch> {
         let examples = rows.iter().flat_map(|row| &self.rows[*row]).map(|i| &self.examples[*i]);
         let sequences = examples.map(|e| (e.ids.as_slice(), e.trained.as_slice()));
-        let dropout = self.adapter.as_ref().is_some_and(|_| self.config.lora.lora_dropout > 0.0);
-        if dropout { Batch::new(sequences) } else { Batch::sharing_prefix(sequences) }
+        let dropout = matches!(self.trained, Trained::Adapter(_)) && self.config.lora.lora_dropout > 0.0;
+        let noise = self.config.sft.neftune_noise_alpha.is_some();
+        self.decoder.batch(sequences, !dropout && !noise)
     }
 
     /// Changes the tokens and marks of every training example: for experiments with data that are wrong on purpose.
@@ -137,7 +153,11 @@ impl Session {
     /// How many parameters the model has, quantized ones counted singly.
     pub fn total_parameters(&self) -> usize {
         let base = self.decoder.base_parameter_count();
-        base + self.adapter.as_ref().map_or(0, Adapter::parameter_count)
+        match &self.trained {
+            Trained::Weights => base,
+            Trained::Adapter(adapter) => base + adapter.parameter_count(),
+            Trained::SoftPrompt(prompt) => base + prompt.embeddings.elem_count(),
+        }
     }
 }
 
@@ -170,8 +190,27 @@ fn first_adapter(config: &RunConfig, inputs: &Inputs, decoder: &Decoder) -> Resu
             adapter.set_dropout(config.lora.lora_dropout);
             Ok(adapter)
         }
-        None => Adapter::init(config.lora.clone(), inputs.base_model, &modules, config.seed, &inputs.device),
+        None => {
+            let mut adapter =
+                Adapter::init(config.lora.clone(), inputs.base_model, &modules, config.seed, &inputs.device)?;
+            if config.lora.use_dora {
+                decoder.fill_magnitudes(&mut adapter)?;
+            }
+            Ok(adapter)
+        }
     }
+}
+
+fn first_prompt(config: &RunConfig, inputs: &Inputs, decoder: &Decoder, tokenizer: &Tokenizer) -> Result<SoftPrompt> {
+    let settings = config.prompt_tuning.clone();
+    let embeddings = SoftPrompt::first_embeddings(&settings, decoder.embeddings(), tokenizer, config.seed)?;
+    Ok(SoftPrompt {
+        config: settings,
+        base_model: inputs.base_model.to_string(),
+        embeddings,
+        num_layers: decoder.config.num_hidden_layers,
+        num_attention_heads: decoder.config.num_attention_heads,
+    })
 }
 
 impl RunConfig {

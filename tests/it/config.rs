@@ -4,6 +4,7 @@ use std::path::Path;
 
 use ferrotune::Error;
 use ferrotune::lora::config::{Init, TargetModules};
+use ferrotune::prompt_tuning::{PromptInit, PromptTuningConfig};
 use ferrotune::quant::QuantType;
 use ferrotune::train::config::{
     ComputeDtype, KEYS, Key, Method, Resume, RunConfig, SchedulerType, Strategy, Table, TemplateName,
@@ -44,7 +45,7 @@ lora_alpha = 4.5
 lora_dropout = 0
 target_modules = "all-linear"
 use_rslora = true
-use_dora = false
+use_dora = true
 init_lora_weights = "gaussian"
 rank_pattern = { q_proj = 4, "layers.0.mlp.up_proj" = 2 }
 alpha_pattern = { q_proj = 8 }
@@ -72,6 +73,8 @@ packing = false
 completion_only_loss = true
 shuffle = false
 gradient_checkpointing = false
+neftune_noise_alpha = 5
+loraplus_lr_ratio = 16
 logging_steps = 1
 eval_strategy = "steps"
 eval_steps = 5
@@ -83,7 +86,7 @@ save_total_limit = 1
 #[test]
 fn every_key_is_read_and_written() {
     let config = parse(EVERYTHING).unwrap();
-    for key in KEYS.iter().filter(|key| key.name != "use_dora") {
+    for key in KEYS.iter().filter(|key| key.table != Table::PromptTuning) {
         assert_ne!(key.value(&config), key.default(), "`{}` was not read", key.name);
     }
     assert_eq!(config.method, Method::Lora);
@@ -101,6 +104,24 @@ fn every_key_is_read_and_written() {
 
     assert_eq!(parse(&config.to_toml()).unwrap(), config);
     assert_eq!(config.to_toml().trim(), parse(&config.to_toml()).unwrap().to_toml().trim());
+}
+
+#[test]
+fn a_run_that_tunes_a_prompt_is_read_and_written() {
+    let text = "method = \"prompt-tuning\"\n[prompt_tuning]\nnum_virtual_tokens = 8\nprompt_tuning_init = \"TEXT\"\n\
+                prompt_tuning_init_text = \"Ghi đơn\"";
+    let config = parse(text).unwrap();
+    let expected = PromptTuningConfig {
+        num_virtual_tokens: 8,
+        prompt_tuning_init: PromptInit::Text,
+        prompt_tuning_init_text: Some("Ghi đơn".into()),
+    };
+    assert_eq!((config.method, &config.prompt_tuning), (Method::PromptTuning, &expected));
+    assert_eq!(parse(&config.to_toml()).unwrap(), config);
+    let plain = parse("method = \"prompt-tuning\"").unwrap();
+    assert_eq!(plain.prompt_tuning, PromptTuningConfig::default());
+    assert_eq!(parse(&plain.to_toml()).unwrap(), plain);
+    assert!(!RunConfig::default().to_toml().contains("prompt_tuning"));
 }
 
 #[test]
@@ -208,13 +229,9 @@ fn a_value_out_of_range_names_its_key_and_line() {
              including, 1.",
         ),
         (
-            "method = \"prompt-tuning\"",
-            "this version has no prompt tuning: `method = \"prompt-tuning\"` in `run.toml`, line 1. Use `\"full\"`, \
-             `\"lora\"` or `\"qlora\"`.",
-        ),
-        (
-            "[lora]\nuse_dora = true",
-            "this version has no DoRA: `use_dora = true` in `run.toml`, line 2, table `[lora]`. Set it to false.",
+            "[prompt_tuning]\nnum_virtual_tokens = 8",
+            "there are settings for prompt tuning although `method` is another in `run.toml`, line 2, table \
+             `[prompt_tuning]`. Leave `[prompt_tuning]` out, or set `method` to `\"prompt-tuning\"`.",
         ),
         (
             "[lora]\ninit_lora_weights = \"pissa\"",

@@ -2,6 +2,7 @@
 
 mod config;
 mod data;
+mod decide;
 mod generate;
 mod hub;
 mod loading;

@@ -1,6 +1,7 @@
 //! `qlora_linear` and `linear_cross_entropy`: every form against candle's autograd in f64, and the portable form in f64
 //! against finite differences.
 
+mod dora;
 mod linear;
 mod loss;
 

@@ -3,6 +3,8 @@
 //! The references and their makers are in `tests/golden`. The bounds are far above what rounding does (a run of the
 //! reference loop with f64 weights moves its record by less than 1e-6) and far below what any mistake would do.
 
+mod methods;
+
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
@@ -18,6 +20,7 @@ use ferrotune::model::rope::inv_freq;
 use ferrotune::quant::QuantType;
 use ferrotune::train::adamw::{AdamW, Hyperparameters};
 use ferrotune::train::clip::clip_grad_norm;
+use ferrotune::train::loraplus;
 use ferrotune::train::schedule::{Schedule, SchedulerType};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -89,7 +92,7 @@ fn adapt(decoder: &mut Decoder, directory: &Path, train: bool) -> lora::Adapter 
     adapter
 }
 
-/// The file that `models.json` records, or why it is stale.
+/// The files that the manifests record, or why they are stale.
 #[test]
 fn references_are_fresh() {
     #[derive(Deserialize)]
@@ -98,13 +101,15 @@ fn references_are_fresh() {
         generators: BTreeMap<String, String>,
         files: BTreeMap<String, String>,
     }
-    let manifest: Manifest = json("models.json");
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let generators = manifest.generators.iter().map(|(name, digest)| (root.join(name), digest));
-    let files = manifest.files.iter().map(|(name, digest)| (golden(name), digest));
-    for (path, digest) in generators.chain(files) {
-        let found = format!("{:x}", Sha256::digest(std::fs::read(&path).unwrap()));
-        assert_eq!(found, *digest, "`{}` changed; run `{}`", path.display(), manifest.command);
+    for manifest in ["models.json", "methods.json"] {
+        let manifest: Manifest = json(manifest);
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let generators = manifest.generators.iter().map(|(name, digest)| (root.join(name), digest));
+        let files = manifest.files.iter().map(|(name, digest)| (golden(name), digest));
+        for (path, digest) in generators.chain(files) {
+            let found = format!("{:x}", Sha256::digest(std::fs::read(&path).unwrap()));
+            assert_eq!(found, *digest, "`{}` changed; run `{}`", path.display(), manifest.command);
+        }
     }
 }
 
@@ -249,6 +254,8 @@ struct Run {
     bnb_4bit_quant_type: String,
     learning_rate: f64,
     max_grad_norm: f64,
+    #[serde(default)]
+    loraplus_lr_ratio: Option<f64>,
     warmup_ratio: f64,
     weight_decay: f64,
     adam_beta1: f64,
@@ -259,11 +266,21 @@ struct Run {
     steps: Vec<Step>,
 }
 
-/// Trains as `run` says, compares each step's record, and returns the decoder with what was trained.
+impl Run {
+    fn quantization(&self) -> Option<Quantization> {
+        (self.bnb_4bit_quant_type == "nf4").then_some(NF4)
+    }
+}
+
+/// Trains the adapter of `run` as it says: see [`train`].
 fn follow(name: &str, base: &Path, run: &Run, gradient_checkpointing: bool) -> Decoder {
-    let quantization = (run.bnb_4bit_quant_type == "nf4").then_some(NF4);
-    let mut decoder = decoder(base, quantization);
+    let mut decoder = decoder(base, run.quantization());
     adapt(&mut decoder, &golden(name).join(&run.adapter), true);
+    train(name, decoder, run, gradient_checkpointing)
+}
+
+/// Trains what `decoder` trains as `run` says, compares each step's record, and returns the decoder with what was trained.
+fn train(name: &str, decoder: Decoder, run: &Run, gradient_checkpointing: bool) -> Decoder {
     let hyper = Hyperparameters {
         beta1: run.adam_beta1,
         beta2: run.adam_beta2,
@@ -273,15 +290,19 @@ fn follow(name: &str, base: &Path, run: &Run, gradient_checkpointing: bool) -> D
     let parameters: Vec<(String, Tensor)> =
         decoder.parameters().iter().map(|p| (p.name.clone(), p.value.clone())).collect();
     let mut optimizer = AdamW::new(&parameters, hyper).unwrap();
+    if let Some(ratio) = run.loraplus_lr_ratio {
+        optimizer.set_rates(loraplus::rates(&parameters, ratio));
+    }
     let schedule = Schedule::new(run.lr_scheduler_type, run.warmup_ratio, run.steps.len());
     let mut record = Record { loss: vec![], grad_norm: vec![], lr: vec![] };
     for (index, step) in run.steps.iter().enumerate() {
         let batch = |m: &MicroBatch| {
-            Batch::new(m.sequences.iter().zip(&m.trained).map(|(ids, trained)| (ids.as_slice(), trained.as_slice())))
+            let sequences = m.sequences.iter().zip(&m.trained);
+            decoder.batch(sequences.map(|(ids, trained)| (ids.as_slice(), trained.as_slice())), false)
         };
         let batches: Vec<Batch> = step.micro_batches.iter().map(|m| batch(m).unwrap()).collect();
         let trained: usize = batches.iter().map(Batch::trained_tokens).sum();
-        let pass = Pass { dropout_seed: None, gradient_checkpointing, scale: 1.0 / trained as f64 };
+        let pass = Pass { gradient_checkpointing, scale: 1.0 / trained as f64, ..Pass::default() };
         let mut gradients = Gradients::new(decoder.parameters());
         let loss_sum: f64 =
             batches.iter().map(|b| decoder.loss_and_gradients(b, pass, &mut gradients).unwrap().loss_sum).sum();

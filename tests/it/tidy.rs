@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 /// From the bottom up; a module uses only what stands before it.
-const MODULES: [&str; 15] = [
+const MODULES: [&str; 17] = [
     "error",
     "files",
     "interrupt",
@@ -11,11 +11,13 @@ const MODULES: [&str; 15] = [
     "quant",
     "ops",
     "lora",
+    "prompt_tuning",
     "model",
     "data",
     "train",
     "generate",
     "evaluate",
+    "decide",
     "hub",
     "show",
     "notebook",

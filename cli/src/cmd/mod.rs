@@ -1,6 +1,8 @@
 //! One command a file: its arguments, whose comments are the help, and `run`.
 
 pub(crate) mod chat;
+pub(crate) mod compare;
+pub(crate) mod decide;
 pub(crate) mod doctor;
 pub(crate) mod eval;
 pub(crate) mod fetch;

@@ -21,7 +21,6 @@ fn usage() {
     let dir = tempfile::tempdir().unwrap();
     for (args, message) in [
         (&["trian"][..], "unknown command `trian`. Write `train`, the nearest one."),
-        (&["decide"], "this version has no command `decide`. `ferrotune --help` lists what there is."),
         (&["train", "--learning-rat", "1"], "unknown flag `--learning-rat`. Write `--learning-rate`, the nearest one."),
         (&["train", "a.toml"], "unknown argument `a.toml`. `ferrotune train --help` lists what there is."),
         (&["train", "--seed"], "`--seed` needs a value. `ferrotune train --help` lists what there is."),
@@ -75,11 +74,15 @@ fn settings() {
             "`max_length` is `1`, flag `--max-length`. It must be a whole number of at least 2.",
         ),
         (
-            &["train", "--method", "prompt-tuning"],
-            "this version has no prompt tuning: `method = \"prompt-tuning\"`, flag `--method`. Use `\"full\"`, \
-             `\"lora\"` or `\"qlora\"`.",
+            &["train", "--method", "prompt-tuning", "--prompt-tuning-init", "TEXT"],
+            "`prompt_tuning_init = \"TEXT\"` and `prompt_tuning_init_text` go together, and one of them is missing, flag \
+             `--prompt-tuning-init`. Set both, or neither.",
         ),
-        (&["train", "--use-dora"], "this version has no DoRA: `use_dora = true`, flag `--use-dora`. Set it to false."),
+        (
+            &["train", "--method", "full", "--loraplus-lr-ratio", "16"],
+            "`loraplus_lr_ratio` is set although `method` trains no adapter, flag `--loraplus-lr-ratio`. Leave it out, or \
+             set `method` to `\"lora\"` or `\"qlora\"`.",
+        ),
         (
             &["train", "--bnb-4bit-quant-type", "none"],
             "`bnb_4bit_quant_type` is `\"none\"` although `method` is `\"qlora\"`, flag `--bnb-4bit-quant-type`. Set it \

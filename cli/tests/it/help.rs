@@ -22,6 +22,8 @@ fn the_command() {
     Usage: ferrotune [COMMAND]
 
     Commands:
+      decide    Ask the questions that tell whether to write a prompt, to retrieve, or to fine-tune
+      compare   Try a prompt, retrieval and fine-tuning on one task, and measure each
       train     Fine-tune a model
       eval      Score a model's answers on held-out data: exact match, valid JSON, loss
       generate  Continue a text, or many
@@ -168,6 +170,131 @@ fn generate() {
       ferrotune generate --model smollm2-135m --prompt 'The capital of Vietnam is' --max-new-tokens 20
       ferrotune generate --adapter runs/quick-start --prompts datasets/orders/test.jsonl --json
     "#);
+}
+
+#[test]
+fn decide() {
+    assert_snapshot!(help(&["decide"]), @r"
+    Ask the questions that tell whether to write a prompt, to retrieve, or to fine-tune
+
+    Each question is answered with yes or no: by its flag, at the terminal, or by a line of standard
+    input. What the answers rest on can be measured: see `ferrotune compare`.
+
+    Usage: ferrotune decide [OPTIONS]
+
+    Options:
+          --knowledge <yes|no>
+              Answers hold facts from documents, or facts that change
+
+          --form <yes|no>
+              A prompt with examples gives the form often enough
+
+          --form-with-facts <yes|no>
+              So does a prompt with the facts in it
+
+          --volume <yes|no>
+              There are more queries than the break-even of a long prompt
+
+          --examples <yes|no>
+              There are some hundred good examples
+
+          --examples-with-facts <yes|no>
+              There are some hundred, each with its facts
+
+          --tree
+              Print the tree and ask nothing
+
+          --json
+              Print JSON
+
+      -h, --help
+              Print help (see a summary with '-h')
+
+    Examples:
+      ferrotune decide
+      ferrotune decide --knowledge yes --form-with-facts no --examples-with-facts yes
+      ferrotune decide --knowledge no --form yes --volume no --json
+      ferrotune decide --tree                     the whole tree, as a Mermaid flowchart
+    ");
+}
+
+#[test]
+fn compare() {
+    assert_snapshot!(help(&["compare"]), @r"
+    Try a prompt, retrieval and fine-tuning on one task, and measure each
+
+    The task is a coffee shop's: an order becomes JSON with the price of each drink. Five approaches
+    answer held-out orders, once while the menu holds and once after its prices have changed. The result
+    is a table, a chart, and the number of queries from which on one approach costs less than another.
+    What the costs assume is told, and can be changed.
+
+    On two cores it takes about half an hour, most of it two trainings. It can be interrupted: what is
+    finished is kept.
+
+    Usage: ferrotune compare [OPTIONS]
+
+    Options:
+          --model <M>
+              Model to try, which must have a chat template
+              
+              [default: smollm2-135m]
+
+          --menu <DIR>
+              Folder with menu.jsonl and menu-new.jsonl, the menu before and after
+              
+              [default: datasets/menu]
+
+          --examples <N>
+              Orders to train on
+              
+              [default: 1000]
+
+          --orders <N>
+              Held-out orders to answer
+              
+              [default: 60]
+
+          --out <DIR>
+              Folder for the trainings, report.json, table.md and chart.svg
+              
+              [default: runs/compare]
+
+          --machine-hour <USD>
+              Assumed: an hour of the machine, in US dollars
+              
+              [default: 0.1]
+
+          --person-hour <USD>
+              Assumed: an hour of work, in US dollars
+              
+              [default: 20]
+
+          --prompt-hours <H>
+              Assumed: hours to write a prompt
+              
+              [default: 1]
+
+          --retrieval-hours <H>
+              Assumed: hours to build the search
+              
+              [default: 4]
+
+          --examples-hours <H>
+              Assumed: hours to gather examples
+              
+              [default: 8]
+
+          --json
+              Print the report as JSON
+
+      -h, --help
+              Print help (see a summary with '-h')
+
+    Examples:
+      ferrotune compare
+      ferrotune compare --examples 300 --orders 40 --out runs/compare-300
+      ferrotune compare --machine-hour 0.5 --person-hour 60 --json
+    ");
 }
 
 #[test]

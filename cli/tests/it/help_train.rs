@@ -40,8 +40,8 @@ fn train() {
               Folder that the run is written to
 
           --method <TEXT>
-              What is trained: all weights (full), adapters (lora), or adapters beside 4-bit weights
-              (qlora) [default: qlora]
+              What is trained: all weights (full), adapters (lora), adapters beside 4-bit weights
+              (qlora), or embeddings before the text (prompt-tuning) [default: qlora]
 
           --template <TEXT>
               Text of an example: alpaca, or the model's own chat template (chat) [default: alpaca]
@@ -74,7 +74,7 @@ fn train() {
               Scale by lora_alpha / sqrt(r) instead [default: false]
 
           --use-dora [<BOOL>]
-              Train magnitudes too; only false in this version [default: false]
+              DoRA: train the length of each row of the weights, too [default: false]
 
           --init-lora-weights [<BOOL>]
               How adapters start: true (Kaiming-uniform A, zero B) or gaussian [default: true]
@@ -84,6 +84,17 @@ fn train() {
 
           --alpha-pattern <TEXT>
               Alphas of single layers, such as { q_proj = 16 }
+
+    Config keys of [prompt_tuning]:
+          --num-virtual-tokens <N>
+              Embeddings that prompt tuning puts before every text (20 by default)
+
+          --prompt-tuning-init <TEXT>
+              How these start: as tokens of the vocabulary (SAMPLE_VOCAB, the default), RANDOM, or as
+              those of a TEXT
+
+          --prompt-tuning-init-text <TEXT>
+              The text that they start as
 
     Config keys of [quantization]:
           --bnb-4bit-quant-type <TEXT>
@@ -148,6 +159,12 @@ fn train() {
 
           --gradient-checkpointing [<BOOL>]
               Compute activations twice to save memory [default: true]
+
+          --neftune-noise-alpha <N>
+              NEFTune: noise on the embeddings while training; 5 is usual
+
+          --loraplus-lr-ratio <N>
+              LoRA+: how many times the learning rate the matrices B have; 16 is usual
 
           --logging-steps <N>
               Steps between two lines of progress [default: 10]

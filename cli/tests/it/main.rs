@@ -1,6 +1,7 @@
 //! The command `ferrotune`, run as a person runs it.
 
 mod bad_input;
+mod decide;
 mod errors;
 mod help;
 mod help_train;

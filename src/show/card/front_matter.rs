@@ -66,6 +66,7 @@ fn tags(card: &Card, base: Option<&str>) -> Vec<String> {
         Method::Full => {}
         Method::Lora => tags.push("lora".into()),
         Method::Qlora => tags.extend(["lora".into(), "qlora".into()]),
+        Method::PromptTuning => tags.push("prompt-tuning".into()),
     }
     if let Some(base) = base {
         let relation = if card.is_adapter() { "adapter" } else { "finetune" };

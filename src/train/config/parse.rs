@@ -10,6 +10,7 @@ use super::keys::{KEYS, Key, Table};
 use super::nearest::nearest;
 use super::{Method, RunConfig};
 use crate::error::{Error, Result};
+use crate::prompt_tuning::PromptInit;
 
 /// Where a value was given.
 #[derive(Clone, Debug, PartialEq)]
@@ -194,9 +195,30 @@ pub(super) fn check_together(config: &RunConfig, place: impl Fn(&str) -> Place) 
         let what = "`bnb_4bit_quant_type` is `\"none\"` although `method` is `\"qlora\"`";
         return refuse("bnb_4bit_quant_type", what, "Set it to `\"nf4\"`, or `method` to `\"lora\"`.");
     }
-    if config.method == Method::Full && config.init_adapter.is_some() {
-        let what = "`init_adapter` is set although `method` is `\"full\"`";
+    let adapts = matches!(config.method, Method::Lora | Method::Qlora);
+    if !adapts && config.init_adapter.is_some() {
+        let what = "`init_adapter` is set although `method` trains no adapter";
         return refuse("init_adapter", what, "Leave it out, or set `method` to `\"lora\"` or `\"qlora\"`.");
+    }
+    if !adapts && config.sft.loraplus_lr_ratio.is_some() {
+        let what = "`loraplus_lr_ratio` is set although `method` trains no adapter";
+        return refuse("loraplus_lr_ratio", what, "Leave it out, or set `method` to `\"lora\"` or `\"qlora\"`.");
+    }
+    let prompt = &config.prompt_tuning;
+    if config.method != Method::PromptTuning && *prompt != Default::default() {
+        let what = "there are settings for prompt tuning although `method` is another";
+        return refuse(
+            "num_virtual_tokens",
+            what,
+            "Leave `[prompt_tuning]` out, or set `method` to `\"prompt-tuning\"`.",
+        );
+    }
+    if config.method == Method::PromptTuning
+        && (prompt.prompt_tuning_init == PromptInit::Text) != prompt.prompt_tuning_init_text.is_some()
+    {
+        let what =
+            "`prompt_tuning_init = \"TEXT\"` and `prompt_tuning_init_text` go together, and one of them is missing";
+        return refuse("prompt_tuning_init", what, "Set both, or neither.");
     }
     Ok(())
 }

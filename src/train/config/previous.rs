@@ -65,7 +65,7 @@ fn holds_run(dir: &Path) -> Result<bool> {
 fn shapes_run(key: &Key) -> bool {
     match key.table {
         Table::Run => matches!(key.name, "model" | "data" | "method" | "template" | "seed" | "init_adapter"),
-        Table::Lora => true,
+        Table::Lora | Table::PromptTuning => true,
         Table::Quantization => true,
         Table::Sft => matches!(
             key.name,
@@ -75,6 +75,8 @@ fn shapes_run(key: &Key) -> bool {
                 | "packing"
                 | "completion_only_loss"
                 | "shuffle"
+                | "neftune_noise_alpha"
+                | "loraplus_lr_ratio"
         ),
     }
 }

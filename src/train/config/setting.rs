@@ -7,6 +7,7 @@ use toml::Value;
 
 use super::{ComputeDtype, Method, Resume, SchedulerType, Strategy, TemplateName};
 use crate::lora::config::{Init, TargetModules};
+use crate::prompt_tuning::PromptInit;
 use crate::quant::QuantType;
 
 /// Why a value is refused.
@@ -79,6 +80,17 @@ impl Setting for f64 {
 
     fn show(&self) -> Option<Value> {
         Some(if self.fract() == 0.0 && self.abs() < 1e15 { Value::Integer(*self as i64) } else { Value::Float(*self) })
+    }
+}
+
+/// A number that is left out where it is not set.
+impl Setting for Option<f64> {
+    fn read(value: &Value) -> Result<Self, Refusal> {
+        f64::read(value).map(Some)
+    }
+
+    fn show(&self) -> Option<Value> {
+        self.and_then(|number| number.show())
     }
 }
 
@@ -212,10 +224,7 @@ impl Setting for Method {
             Some("full") => Ok(Self::Full),
             Some("lora") => Ok(Self::Lora),
             Some("qlora") => Ok(Self::Qlora),
-            Some("prompt-tuning") => {
-                let hint = "Use `\"full\"`, `\"lora\"` or `\"qlora\"`.";
-                Err(Refusal::Unavailable { feature: "prompt tuning", hint })
-            }
+            Some("prompt-tuning") => Ok(Self::PromptTuning),
             _ => Err(Refusal::Unfit),
         }
     }
@@ -225,6 +234,7 @@ impl Setting for Method {
             Self::Full => "full",
             Self::Lora => "lora",
             Self::Qlora => "qlora",
+            Self::PromptTuning => "prompt-tuning",
         };
         Some(word.into())
     }
@@ -255,6 +265,7 @@ const NF4: Option<QuantType> = Some(QuantType::Nf4);
 const FP4: Option<QuantType> = Some(QuantType::Fp4);
 const NO_QUANTIZATION: Option<QuantType> = None;
 
+words!(PromptInit: "SAMPLE_VOCAB" = PromptInit::SampleVocab, "RANDOM" = PromptInit::Random, "TEXT" = PromptInit::Text);
 words!(TemplateName: "alpaca" = TemplateName::Alpaca, "chat" = TemplateName::Chat);
 words!(ComputeDtype: "bfloat16" = ComputeDtype::Bfloat16, "float32" = ComputeDtype::Float32);
 words!(Strategy: "no" = Strategy::No, "steps" = Strategy::Steps, "epoch" = Strategy::Epoch);

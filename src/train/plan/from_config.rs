@@ -44,6 +44,9 @@ impl Settings {
         };
         let method = match run.method {
             config::Method::Full => Method::Full,
+            config::Method::PromptTuning => {
+                Method::PromptTuning { virtual_tokens: run.prompt_tuning.num_virtual_tokens as u64 }
+            }
             config::Method::Lora => Method::Lora(adapters()?),
             config::Method::Qlora => {
                 Method::Qlora { adapters: adapters()?, double_quant: run.quantization.bnb_4bit_use_double_quant }

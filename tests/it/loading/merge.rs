@@ -14,7 +14,17 @@ use super::{TINY, assert_same_weights, golden, values};
 const NF4: Quantization = Quantization { quant_type: QuantType::Nf4, double: true };
 
 fn adapter(name: &str, pretrained: &Pretrained) -> Adapter {
-    peft::load(&golden(name).join("lora"), &pretrained.config.module_shapes(), &Device::Cpu).unwrap()
+    load(&format!("{name}/lora"), pretrained)
+}
+
+fn load(name: &str, pretrained: &Pretrained) -> Adapter {
+    peft::load(&golden(name), &pretrained.config.module_shapes(), &Device::Cpu).unwrap()
+}
+
+/// The model's adapters: LoRA, and DoRA where there is one.
+fn adapters(name: &str, pretrained: &Pretrained) -> Vec<Adapter> {
+    let dora = (name == "tiny-llama-2").then(|| load("methods/dora", pretrained));
+    [adapter(name, pretrained)].into_iter().chain(dora).collect()
 }
 
 fn sequences() -> Vec<Vec<u32>> {
@@ -35,9 +45,9 @@ fn in_memory(pretrained: &Pretrained, adapter: Option<&Adapter>, quantization: O
 fn a_model_looked_at_block_by_block_is_the_model_in_memory() {
     for name in TINY {
         let pretrained = model::open(&golden(name)).unwrap();
-        let adapter = adapter(name, &pretrained);
+        let adapters = adapters(name, &pretrained);
         for quantization in [None, Some(NF4)] {
-            for adapter in [None, Some(&adapter)] {
+            for adapter in adapters.iter().map(Some).chain([None]) {
                 let found = streamed::logits(&pretrained, adapter, quantization, &sequences(), |_, _| {}).unwrap();
                 let expected = in_memory(&pretrained, adapter, quantization);
                 for (found, expected) in found.iter().zip(&expected) {
@@ -51,9 +61,12 @@ fn a_model_looked_at_block_by_block_is_the_model_in_memory() {
 /// In 32 bits nothing but the order of sums differs; in 16, each weight is rounded once.
 #[test]
 fn a_merged_model_says_what_base_and_adapter_say() {
-    for name in TINY {
+    let cases = TINY.into_iter().flat_map(|name| {
         let base = model::open(&golden(name)).unwrap();
-        let adapter = adapter(name, &base);
+        adapters(name, &base).into_iter().map(move |adapter| (name, adapter))
+    });
+    for (name, adapter) in cases {
+        let base = model::open(&golden(name)).unwrap();
         let expected = in_memory(&base, Some(&adapter), None);
         let mut greatest = Vec::new();
         for dtype in [DType::F32, DType::BF16, DType::F16] {

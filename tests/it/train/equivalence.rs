@@ -2,10 +2,11 @@
 
 use candle_core::Tensor;
 use ferrotune::data::Example;
+use ferrotune::lora::{self, LoraConfig};
 use ferrotune::model::{Batch, Decoder, Gradients, Pass};
+use ferrotune::train;
 use ferrotune::train::config::{ComputeDtype, QuantizationConfig};
 use ferrotune::train::{Method, RunConfig, Session, SftConfig};
-use ferrotune::{lora, train};
 
 use super::{Watcher, Workspace, assert_near};
 
@@ -70,7 +71,7 @@ fn accumulated_equals_batched() {
 
 /// Loss and gradients of batches, with an adapter whose B is not zero: that would leave A without a gradient.
 fn gradients(decoder: &Decoder, batches: &[Batch]) -> (f64, Vec<Tensor>) {
-    let pass = Pass { dropout_seed: None, gradient_checkpointing: false, scale: 0.01 };
+    let pass = Pass { scale: 0.01, ..Pass::default() };
     let mut gradients = Gradients::new(decoder.parameters());
     let losses = batches.iter().map(|batch| decoder.loss_and_gradients(batch, pass, &mut gradients).unwrap().loss_sum);
     (losses.sum(), gradients.into_tensors(decoder.parameters()).unwrap())
@@ -138,11 +139,20 @@ fn a_shared_prefix_counts_for_every_sequence() {
 #[test]
 fn every_method_learns() {
     let work = Workspace::new();
-    for method in [Method::Full, Method::Lora, Method::Qlora] {
-        let name = format!("{method:?}");
-        let config = work.config(&name);
-        let sft = SftConfig { max_steps: Some(30), learning_rate: 1e-2, max_grad_norm: 1.0, ..config.sft.clone() };
-        let watcher = work.train(RunConfig { method, sft, ..config });
+    let plain = SftConfig { max_steps: Some(30), learning_rate: 1e-2, max_grad_norm: 1.0, ..work.config("").sft };
+    let noisy = SftConfig { neftune_noise_alpha: Some(1.0), loraplus_lr_ratio: Some(4.0), ..plain.clone() };
+    let fast = SftConfig { learning_rate: 0.1, ..plain.clone() };
+    let dora = LoraConfig { use_dora: true, ..LoraConfig::default() };
+    let arms = [
+        ("full", Method::Full, &plain, LoraConfig::default()),
+        ("lora", Method::Lora, &plain, LoraConfig::default()),
+        ("qlora", Method::Qlora, &plain, LoraConfig::default()),
+        ("dora", Method::Qlora, &plain, dora),
+        ("noise and LoRA+", Method::Lora, &noisy, LoraConfig::default()),
+        ("prompt-tuning", Method::PromptTuning, &fast, LoraConfig::default()),
+    ];
+    for (name, method, sft, lora) in arms {
+        let watcher = work.train(RunConfig { method, sft: sft.clone(), lora, ..work.config(name) });
         let mean =
             |steps: &[train::observer::StepMetrics]| steps.iter().map(|s| s.loss).sum::<f64>() / steps.len() as f64;
         let (first, last) = (mean(&watcher.steps[..3]), mean(&watcher.steps[27..]));

@@ -3,8 +3,9 @@
 use std::path::Path;
 
 use ferrotune::Error;
+use ferrotune::lora::LoraConfig;
 use ferrotune::train::config::{Resume, Strategy};
-use ferrotune::train::{RunConfig, SftConfig};
+use ferrotune::train::{Method, RunConfig, SftConfig};
 
 use super::{Watcher, Workspace, metrics};
 
@@ -48,6 +49,30 @@ fn resumed_equals_uninterrupted() {
         assert_eq!(rest.steps.first().map(|s| s.step), Some(stop_after + 1));
         assert_eq!((adapter(&work.path(&name)), numbers(&work.path(&name))), expected, "stopped after {stop_after}");
     }
+}
+
+/// The same of a prompt, of DoRA's magnitudes, and of noise on the embeddings.
+#[test]
+fn every_method_resumes() {
+    let work = Workspace::new();
+    let prompt = |name: &str| RunConfig { method: Method::PromptTuning, ..work.config(name) };
+    let dora = |name: &str| {
+        let (config, lora) = (work.config(name), LoraConfig { use_dora: true, ..LoraConfig::default() });
+        let sft = SftConfig { neftune_noise_alpha: Some(5.0), loraplus_lr_ratio: Some(16.0), ..config.sft.clone() };
+        RunConfig { lora, sft, ..config }
+    };
+    resumes(&work, "prompt", prompt);
+    resumes(&work, "dora", dora);
+}
+
+fn resumes(work: &Workspace, kind: &str, config: impl Fn(&str) -> RunConfig) {
+    let [whole, parts] = ["whole", "parts"].map(|part| format!("{kind}-{part}"));
+    work.train(config(&whole));
+    let mut watcher = Watcher { stop_after: Some(3), ..Watcher::default() };
+    assert!(matches!(work.watched(config(&parts), &mut watcher), Err(Error::Interrupted { .. })));
+    work.train(config(&parts));
+    let result = |name: &str| (adapter(&work.path(name)), numbers(&work.path(name)));
+    assert_eq!(result(&parts), result(&whole), "{kind}");
 }
 
 /// A checkpoint that lost a byte is passed over; rows after the older one are dropped, and come again.

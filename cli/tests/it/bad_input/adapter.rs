@@ -89,10 +89,10 @@ pub(super) fn rows() -> Vec<Row> {
             &[CONFIG, "key `target_modules`", "`c_attn`"],
         ),
         row(
-            "DoRA",
+            "DoRA without its magnitudes",
             |d| set(d, CONFIG, "use_dora", json!(true)),
             ADAPTED,
-            &[CONFIG, "key `use_dora`", "not available", "plain LoRA"],
+            &[WEIGHTS, "lora_magnitude_vector", "missing from the file"],
         ),
         row(
             "trained biases",
@@ -108,7 +108,7 @@ pub(super) fn rows() -> Vec<Row> {
         ),
         row(
             "another method of PEFT",
-            |d| set(d, CONFIG, "peft_type", json!("PROMPT_TUNING")),
+            |d| set(d, CONFIG, "peft_type", json!("IA3")),
             ADAPTED,
             &[CONFIG, "key `peft_type`", "\"LORA\""],
         ),

@@ -1,0 +1,96 @@
+//! The decision framework's table: what was measured of each approach, and what it costs.
+
+use super::{Bars, Table};
+use crate::decide::{Assumptions, Cost, Measured};
+
+/// A row a measure, a column an approach.
+pub fn comparison(measured: &[Measured], assumptions: &Assumptions) -> Table {
+    let mut table = Table::new(std::iter::once("").chain(measured.iter().map(|m| m.arm.name()))).numeric();
+    let mut row = |name: &str, cell: &dyn Fn(&Measured) -> String| {
+        table.row(std::iter::once(name.to_owned()).chain(measured.iter().map(cell)));
+    };
+    let percent = |rate: f64| format!("{:.0}%", 100.0 * rate);
+    let cost = |m: &Measured| Cost::new(&m.workload(assumptions), assumptions);
+    row("exact match", &|m| percent(m.before.exact_match));
+    row("valid JSON", &|m| percent(m.before.valid_json));
+    row("right price", &|m| percent(m.before.right_price));
+    row("right price, menu changed", &|m| percent(m.after.right_price));
+    row("examples", &|m| m.examples.to_string());
+    row("tokens a prompt", &|m| format!("{:.0}", m.prompt_tokens));
+    row("seconds an answer", &|m| format!("{:.2}", m.latency_seconds));
+    row("machine's set-up, seconds", &|m| match m.setup_seconds {
+        seconds if seconds < 0.1 => format!("{seconds:.4}"),
+        seconds => format!("{seconds:.0}"),
+    });
+    row("set-up, $", &|m| format!("{:.2}", cost(m).setup));
+    row("a million queries, $", &|m| format!("{:.0}", 1e6 * cost(m).query));
+    table
+}
+
+/// From how many queries on each approach costs less than each other one, as sentences: those that break even at all.
+pub fn break_evens(measured: &[Measured], assumptions: &Assumptions) -> Vec<String> {
+    let costs: Vec<(&str, Cost)> =
+        measured.iter().map(|m| (m.arm.name(), Cost::new(&m.workload(assumptions), assumptions))).collect();
+    let mut told = Vec::new();
+    for (name, cost) in &costs {
+        for (other, rival) in costs.iter().filter(|(other, _)| other != name) {
+            if let Some(queries) = cost.break_even(rival).filter(|queries| *queries > 0.0) {
+                told.push(format!("{name} costs less than {other} from {} queries on", rounded(queries)));
+            }
+        }
+    }
+    told
+}
+
+/// Two digits that count, with separators: a figure that rests on assumptions has no more.
+fn rounded(value: f64) -> String {
+    let unit = 10f64.powf((value.max(1.0).log10().floor() - 1.0).max(0.0));
+    let digits = ((value / unit).ceil() * unit).round().to_string();
+    let groups: Vec<&str> = digits.as_bytes().rchunks(3).rev().filter_map(|group| str::from_utf8(group).ok()).collect();
+    groups.join(",")
+}
+
+/// Exact match, and right prices before and after the menu changed.
+pub fn comparison_chart(measured: &[Measured]) -> Bars {
+    let percent = |of: fn(&Measured) -> f64| measured.iter().map(move |m| 100.0 * of(m));
+    Bars::new("One task, five approaches", measured.iter().map(|m| m.arm.name()))
+        .y("percent of the orders")
+        .bar("exact match", percent(|m| m.before.exact_match))
+        .bar("right price", percent(|m| m.before.right_price))
+        .bar("right price, menu changed", percent(|m| m.after.right_price))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decide::Arm;
+    use crate::decide::arms::Scores;
+
+    fn measured(arm: Arm, latency_seconds: f64, setup_seconds: f64) -> Measured {
+        let before = Scores { exact_match: 0.5, valid_json: 0.75, right_price: 0.25 };
+        let (orders, examples, prompt_tokens) = (4, 2, 100.0);
+        let after = Scores::default();
+        Measured { arm, before, after, orders, examples, prompt_tokens, latency_seconds, setup_seconds }
+    }
+
+    #[test]
+    fn a_column_is_an_approach() {
+        let assumptions = Assumptions { machine_hour: 3.6, ..Assumptions::default() };
+        let both = [measured(Arm::FewShot, 2.0, 0.0), measured(Arm::FineTuning, 1.0, 1000.0)];
+        let text = comparison(&both, &assumptions).to_text();
+        assert!(text.starts_with("                           few-shot  fine-tuned\n"), "{text}");
+        assert!(text.contains("right price, menu changed        0%          0%"), "{text}");
+        assert!(text.contains("a million queries, $           2000        1000"), "{text}");
+        // 20 $ against 160 $ and a dollar of machine; 0.002 $ against 0.001 $ a query.
+        let told = break_evens(&both, &assumptions);
+        assert_eq!(told, ["fine-tuned costs less than few-shot from 150,000 queries on"]);
+        assert!(comparison_chart(&both).to_svg().contains("fine-tuned"));
+    }
+
+    #[test]
+    fn two_digits_count() {
+        assert_eq!(rounded(7.2), "8");
+        assert_eq!(rounded(1_234_567.0), "1,300,000");
+        assert_eq!(rounded(141_000.0), "150,000");
+    }
+}
