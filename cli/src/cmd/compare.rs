@@ -170,7 +170,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         }));
     }
     output::line(table.to_text())?;
-    output::line(format!("assumed, and yours to change:\n{}", assumed(&assumptions).to_text()))?;
+    output::line(assumed(&assumptions).to_text())?;
     for sentence in break_evens {
         output::line(sentence)?;
     }
