@@ -16,7 +16,7 @@ use crate::{output, progress, units};
 ///
 /// The token comes from HF_TOKEN, or from the file that `hf auth login` writes; it is never shown.
 ///
-/// On a fast connection more parts of 64 MB are in memory at once; HF_XET_CLIENT_AC_MAX_UPLOAD_CONCURRENCY=2 bounds them.
+/// Two parts of 64 MB are sent at a time. HF_XET_CLIENT_AC_MAX_UPLOAD_CONCURRENCY allows more, which takes more memory.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -53,7 +53,26 @@ pub(crate) struct Args {
     json: bool,
 }
 
+/// How many parts of an upload may be in flight, and so in memory. hf-xet reads it from the environment and from nowhere else.
+const PARTS: &str = "HF_XET_CLIENT_AC_MAX_UPLOAD_CONCURRENCY";
+
+/// Starts this program over with [`PARTS`] in its environment, unless it is there. Where that fails, the push is as good and takes
+/// more memory.
+#[cfg(unix)]
+fn bound_parts() {
+    use std::os::unix::process::CommandExt;
+
+    if let (None, Ok(program)) = (std::env::var_os(PARTS), std::env::current_exe()) {
+        let _ = std::process::Command::new(program).args(std::env::args_os().skip(1)).env(PARTS, "2").exec();
+    }
+}
+
+/// Elsewhere a program cannot take its own place.
+#[cfg(not(unix))]
+fn bound_parts() {}
+
 pub(crate) fn run(args: Args) -> Result<(), Failure> {
+    bound_parts();
     let repository = Repository::model(&args.repo)?;
     let options = PushOptions { private: !args.public, pull_request: args.pull_request, message: args.message };
     if !args.folder.join("README.md").is_file() {

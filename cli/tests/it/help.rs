@@ -567,8 +567,8 @@ fn push() {
 
     The token comes from HF_TOKEN, or from the file that `hf auth login` writes; it is never shown.
 
-    On a fast connection more parts of 64 MB are in memory at once;
-    HF_XET_CLIENT_AC_MAX_UPLOAD_CONCURRENCY=2 bounds them.
+    Two parts of 64 MB are sent at a time. HF_XET_CLIENT_AC_MAX_UPLOAD_CONCURRENCY allows more, which
+    takes more memory.
 
     Usage: ferrotune push [OPTIONS] --repo <org/name> <DIR>
 
