@@ -16,7 +16,7 @@ use crate::{output, progress, units};
 ///
 /// The token comes from HF_TOKEN, or from the file that `hf auth login` writes; it is never shown.
 ///
-/// Two parts of 64 MB are sent at a time. HF_XET_CLIENT_AC_MAX_UPLOAD_CONCURRENCY allows more, which takes more memory.
+/// One part of 64 MB is sent at a time. HF_XET_CLIENT_AC_MAX_UPLOAD_CONCURRENCY allows more, which takes more memory.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -53,26 +53,28 @@ pub(crate) struct Args {
     json: bool,
 }
 
-/// How many parts of an upload may be in flight, and so in memory. hf-xet reads it from the environment and from nowhere else.
-const PARTS: &str = "HF_XET_CLIENT_AC_MAX_UPLOAD_CONCURRENCY";
+/// What keeps the memory of an upload flat, read from the environment and from nowhere else: how many parts hf-xet has in flight, and
+/// from how many heaps glibc's allocator serves threads, each of which keeps what was once needed.
+const FLAT: [(&str, &str); 2] = [("HF_XET_CLIENT_AC_MAX_UPLOAD_CONCURRENCY", "1"), ("MALLOC_ARENA_MAX", "1")];
 
-/// Starts this program over with [`PARTS`] in its environment, unless it is there. Where that fails, the push is as good and takes
+/// Starts this program over with what is missing of [`FLAT`] in its environment. Where that fails, the push is as good and takes
 /// more memory.
 #[cfg(unix)]
-fn bound_parts() {
+fn keep_flat() {
     use std::os::unix::process::CommandExt;
 
-    if let (None, Ok(program)) = (std::env::var_os(PARTS), std::env::current_exe()) {
-        let _ = std::process::Command::new(program).args(std::env::args_os().skip(1)).env(PARTS, "2").exec();
+    let missing: Vec<_> = FLAT.into_iter().filter(|(name, _)| std::env::var_os(name).is_none()).collect();
+    if let (false, Ok(program)) = (missing.is_empty(), std::env::current_exe()) {
+        let _ = std::process::Command::new(program).args(std::env::args_os().skip(1)).envs(missing).exec();
     }
 }
 
 /// Elsewhere a program cannot take its own place.
 #[cfg(not(unix))]
-fn bound_parts() {}
+fn keep_flat() {}
 
 pub(crate) fn run(args: Args) -> Result<(), Failure> {
-    bound_parts();
+    keep_flat();
     let repository = Repository::model(&args.repo)?;
     let options = PushOptions { private: !args.public, pull_request: args.pull_request, message: args.message };
     if !args.folder.join("README.md").is_file() {

@@ -567,7 +567,7 @@ fn push() {
 
     The token comes from HF_TOKEN, or from the file that `hf auth login` writes; it is never shown.
 
-    Two parts of 64 MB are sent at a time. HF_XET_CLIENT_AC_MAX_UPLOAD_CONCURRENCY allows more, which
+    One part of 64 MB is sent at a time. HF_XET_CLIENT_AC_MAX_UPLOAD_CONCURRENCY allows more, which
     takes more memory.
 
     Usage: ferrotune push [OPTIONS] --repo <org/name> <DIR>
