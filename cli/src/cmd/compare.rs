@@ -22,7 +22,7 @@ use crate::{interrupt, output};
 /// while the menu holds and once after its prices have changed. The result is a table, a chart, and the number of queries from
 /// which on one approach costs less than another. What the costs assume is told, and can be changed.
 ///
-/// On two cores it takes about half an hour, most of it two trainings. It can be interrupted: what is finished is kept.
+/// Most of the time goes into two trainings. It can be interrupted: what is finished is kept.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
