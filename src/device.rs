@@ -183,6 +183,27 @@ pub fn rss_bytes() -> u64 {
     status("VmRSS")
 }
 
+/// The memory that a piece of work takes.
+#[derive(Debug)]
+pub struct MemoryWatch {
+    before: u64,
+}
+
+impl MemoryWatch {
+    /// Watches from here on. The peak of this process is forgotten, which [`peak_rss_bytes`] notices, too.
+    pub fn begin() -> Self {
+        // 5 is what Linux's proc(5) has for "reset the peak". Elsewhere, and where it is refused, `peak` tells nothing.
+        let _ = std::fs::write("/proc/self/clear_refs", "5");
+        Self { before: rss_bytes() }
+    }
+
+    /// The most memory that the process has held since, above what it held before, in bytes; `None` where the system does not tell.
+    pub fn peak(&self) -> Option<u64> {
+        let peak = peak_rss_bytes();
+        (peak > 0).then(|| peak.saturating_sub(self.before))
+    }
+}
+
 fn status(key: &str) -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     kilobytes(&status, key).unwrap_or(0)
@@ -243,5 +264,16 @@ mod tests {
         let (peak, now) = (peak_rss_bytes(), rss_bytes());
         assert!(peak >= now / 2 && now > 1 << 20, "peak {peak}, now {now}");
         assert!(machine().memory_total.is_some_and(|total| total > peak));
+    }
+
+    /// Other tests run beside this one, so only what must be there at least is asked for.
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_watch_sees_what_is_taken_and_given_back() {
+        let watch = MemoryWatch::begin();
+        let taken = vec![1u8; 256 << 20];
+        assert_eq!(taken.iter().step_by(4096).map(|b| u64::from(*b)).sum::<u64>(), 65536);
+        drop(taken);
+        assert!(watch.peak().is_some_and(|peak| peak > 128 << 20), "{:?}", watch.peak());
     }
 }

@@ -1,31 +1,35 @@
 //! Writing files so that a crash never leaves half of one: a temporary name, synced, renamed.
 
 use crate::{Error, Result};
-use candle_core::{DType, Tensor};
-use safetensors::tensor::{Dtype, TensorView};
+use candle_core::{DType, Device, Tensor};
+use safetensors::SafeTensorError;
+use safetensors::tensor::{Dtype, View};
+use std::borrow::Cow;
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fs::{self, File};
-use std::io::Write;
 use std::path::Path;
 
 /// Writes `bytes` to `path` atomically: whoever reads `path` sees the old content or the new, whole.
 ///
 /// Errors: [`Error::Write`] with `path`; the old content stays.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
+    replace(path, |temporary| fs::write(temporary, bytes).map_err(|e| Error::write(path, e)))
+}
+
+/// Puts what `write` writes to a temporary path in the place of `path`.
+fn replace(path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let temporary = parent.join(format!(".{name}.tmp-{}", std::process::id()));
-    let written = (|| {
-        let mut file = File::create(&temporary)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
+    let renamed = || {
+        File::options().write(true).open(&temporary)?.sync_all()?;
         fs::rename(&temporary, path)?;
         sync_directory(parent)
-    })();
-    written.map_err(|e| {
+    };
+    write(&temporary).and_then(|()| renamed().map_err(|e| Error::write(path, e))).inspect_err(|_| {
         // The rename did not happen, so the temporary file is nobody's; a failure to remove it changes nothing.
         let _ = fs::remove_file(&temporary);
-        Error::write(path, e)
     })
 }
 
@@ -50,23 +54,92 @@ pub fn read(path: &Path) -> Result<Vec<u8>> {
     fs::read(path).map_err(|e| Error::read(path, e))
 }
 
-/// The bytes of a safetensors file that holds `tensors`, sorted by name, f32 unless they are f16, bf16, i64 or u8.
+/// A tensor on its way to a file.
+#[derive(Clone, Debug)]
+pub enum Stored<'a> {
+    Tensor(Tensor),
+    /// Numbers of a shape, row after row.
+    Numbers {
+        shape: &'a [usize],
+        values: &'a [f32],
+    },
+}
+
+impl Stored<'_> {
+    /// The tensor itself.
+    ///
+    /// Errors: candle's.
+    pub fn to_tensor(&self) -> Result<Tensor> {
+        match self {
+            Self::Tensor(tensor) => Ok(tensor.clone()),
+            Self::Numbers { shape, values } => Ok(Tensor::from_slice(values, *shape, &Device::Cpu)?),
+        }
+    }
+}
+
+impl From<Tensor> for Stored<'_> {
+    fn from(tensor: Tensor) -> Self {
+        Self::Tensor(tensor)
+    }
+}
+
+/// Writes `tensors` as a safetensors file, atomically: sorted by name, f32 unless they are f16, bf16, i64 or u8.
 ///
-/// The metadata is PyTorch's `{"format": "pt"}`, which transformers and PEFT require.
-pub fn safetensors_bytes<S: AsRef<str>>(tensors: &[(S, Tensor)]) -> Result<Vec<u8>> {
-    let mut owned = Vec::with_capacity(tensors.len());
-    for (name, tensor) in tensors {
-        let (dtype, bytes) = little_endian(tensor)?;
-        owned.push((name.as_ref().to_string(), dtype, tensor.dims().to_vec(), bytes));
-    }
-    let mut views = Vec::with_capacity(owned.len());
-    for (name, dtype, shape, bytes) in &owned {
-        let view = TensorView::new(*dtype, shape.clone(), bytes)
-            .map_err(|e| Error::Shape { op: "safetensors", what: format!("`{name}`: {e}") })?;
-        views.push((name.as_str(), view));
-    }
+/// One tensor at a time is turned into bytes, so that what is written is not in memory twice. The metadata is PyTorch's
+/// `{"format": "pt"}`, which transformers and PEFT require.
+///
+/// Errors: [`Error::Write`] with `path`; the old content stays.
+pub fn write_safetensors<'a, S: AsRef<str>>(
+    path: &Path,
+    tensors: impl IntoIterator<Item = (S, Stored<'a>)>,
+) -> Result<()> {
+    let failed = RefCell::new(None);
+    let view = |tensor| Lazy { tensor, failed: &failed };
+    let views = tensors.into_iter().map(|(name, tensor)| (name.as_ref().to_owned(), view(tensor)));
     let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
-    safetensors::serialize(views, Some(metadata)).map_err(|e| Error::Shape { op: "safetensors", what: e.to_string() })
+    replace(path, |temporary| {
+        safetensors::serialize_to_file(views, Some(metadata), temporary).map_err(|e| match e {
+            SafeTensorError::IoError(e) => Error::write(path, e),
+            e => Error::Shape { op: "safetensors", what: e.to_string() },
+        })?;
+        failed.take().map_or(Ok(()), Err)
+    })
+}
+
+/// A tensor that becomes bytes when they are written; what goes wrong then is kept in `failed`.
+struct Lazy<'a, 'f> {
+    tensor: Stored<'a>,
+    failed: &'f RefCell<Option<Error>>,
+}
+
+impl View for Lazy<'_, '_> {
+    fn dtype(&self) -> Dtype {
+        match &self.tensor {
+            Stored::Tensor(tensor) => stored_type(tensor.dtype()),
+            Stored::Numbers { .. } => Dtype::F32,
+        }
+    }
+
+    fn shape(&self) -> &[usize] {
+        match &self.tensor {
+            Stored::Tensor(tensor) => tensor.dims(),
+            Stored::Numbers { shape, .. } => shape,
+        }
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        Cow::Owned(match &self.tensor {
+            Stored::Numbers { values, .. } => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+            Stored::Tensor(tensor) => little_endian(tensor).map(|(_, bytes)| bytes).unwrap_or_else(|e| {
+                self.failed.replace(Some(e));
+                vec![0; self.data_len()]
+            }),
+        })
+    }
+
+    fn data_len(&self) -> usize {
+        self.shape().iter().product::<usize>() * self.dtype().bitsize() / 8
+    }
 }
 
 /// The type under which safetensors stores a tensor: its own where [`little_endian`] keeps it, else f32.

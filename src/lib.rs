@@ -36,5 +36,7 @@ pub mod show;
 
 pub mod notebook;
 
+pub mod experiments;
+
 pub use candle_core;
 pub use error::{Error, Result};

@@ -132,8 +132,7 @@ impl SoftPrompt {
         let mut text = serde_json::to_string_pretty(&config).unwrap_or_default();
         text.push('\n');
         files::write_atomic(&directory.join(CONFIG_FILE), text.as_bytes())?;
-        let tensors = [(KEY, self.embeddings.clone())];
-        files::write_atomic(&directory.join(WEIGHTS_FILE), &files::safetensors_bytes(&tensors)?)
+        files::write_safetensors(&directory.join(WEIGHTS_FILE), [(KEY, self.embeddings.clone().into())])
     }
 
     /// Loads a prompt for a model of `hidden` numbers a token.

@@ -50,8 +50,9 @@ enum Command_ {
     },
     /// Say that a page's sections, of which one language changed, still say the same in both
     Synced {
-        /// The page
-        page: String,
+        /// The pages
+        #[arg(required = true)]
+        pages: Vec<String>,
     },
     /// Turn a book that mdBook gives on standard input into one that it knows: for `mdbook build`
     Preprocess {
@@ -87,8 +88,8 @@ fn execute(command: Command_) -> Result<()> {
         }
         Command_::Run { lessons, kernel } => run_lessons(&course, lessons, kernel),
         Command_::Bless { lessons } => bless_lessons(&course, &lessons),
-        Command_::Synced { page } => {
-            check::bless_twins(&course, Some(&page))?;
+        Command_::Synced { pages } => {
+            check::bless_twins(&course, &pages)?;
             Ok(())
         }
         Command_::Preprocess { supports } => preprocess(&course, &supports),
@@ -127,7 +128,7 @@ fn bless_lessons(course: &Course, lessons: &[String]) -> Result<()> {
     for path in notebook::write_all(course)? {
         println!("{path}");
     }
-    check::bless_twins(course, None)?;
+    check::bless_twins(course, &[])?;
     Ok(())
 }
 

@@ -26,7 +26,7 @@ pub fn generate(course: &Course, language: Language, lesson: &str) -> Result<Str
     let mut notebook = Notebook::default();
     for part in &page.parts {
         match part {
-            Part::Markdown(text) => notebook.markdown(&replaced(text, &record).map_err(wrong)?),
+            Part::Markdown(text) => notebook.markdown(&replaced(course, text, &record).map_err(wrong)?),
             Part::Math(latex) => notebook.markdown(&format!("$$\n{latex}\n$$\n")),
             Part::Diagram { name, labels } => {
                 let svg = diagram::draw(course, &page.place, name, labels)?;
@@ -167,14 +167,14 @@ fn lines(text: &str) -> Vec<&str> {
 }
 
 /// Markdown as Jupyter knows it.
-fn replaced(markdown: &str, record: &Record) -> Result<String, String> {
+fn replaced(course: &Course, markdown: &str, record: &Record) -> Result<String, String> {
     let mut text = String::with_capacity(markdown.len());
     for piece in inline(markdown) {
         match piece {
             Inline::Text(plain) => text += &for_jupyter(plain),
             Inline::Code(code) => text += code,
             Inline::Math(latex) => text += &format!("${latex}$"),
-            Inline::Value(words) => text += &values::find(record, words)?,
+            Inline::Value(words) => text += &values::look_up(course, record, words)?,
         }
     }
     Ok(text)

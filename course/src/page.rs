@@ -6,6 +6,7 @@
 //! {{#solution half}}                the same for an exercise's solution, which a notebook shows and does not run
 //! {{#excerpt benches/README compare}} what stands between anchors of another page of the repository, in this language
 //! {{#value bits; NF4; bits}}        a number that a cell showed: cell; row; column, or cell; label
+//! {{#value nf4/bits; NF4; bits}}    the same of another lesson
 //! `$r$`, and fences of `math`       LaTeX
 //! fences of `diagram NAME`          a drawing of `lessons/figures`, with labels as TOML
 //! ```

@@ -2,6 +2,17 @@
 
 use crate::compare::number_len;
 use crate::record::Record;
+use crate::{Course, Result};
+
+/// [`find`], where the cell may be another lesson's: `{{#value lesson/cell; label}}`.
+///
+/// Errors: a sentence.
+pub(crate) fn look_up(course: &Course, own: &Record, words: &str) -> Result<String, String> {
+    let (id, rest) = words.split_once(';').unwrap_or((words, ""));
+    let Some((lesson, cell)) = id.trim().split_once('/') else { return find(own, words) };
+    let record = Record::read(course, lesson).map_err(|e| e.to_string())?;
+    find(&record, &format!("{cell};{rest}")).map_err(|what| format!("in `{lesson}`, {what}"))
+}
 
 /// What `{{#value cell; label}}` or `{{#value cell; row; column}}` stands for.
 ///

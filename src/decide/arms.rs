@@ -23,6 +23,8 @@ use crate::{Error, Result, files};
 const TIMED: usize = 5;
 /// Examples in a prompt.
 const SHOTS: usize = 4;
+/// How often the arm that learns prices by heart sees what the arm that reads them sees once: facts take longer than a form.
+const BY_HEART: f64 = 3.0;
 
 /// An approach as it is tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -159,6 +161,15 @@ struct Answering {
 }
 
 impl Bench<'_> {
+    /// How an arm trains: by `config`, and three times as long where prices are to be learnt by heart.
+    pub fn training(&self, arm: Arm) -> RunConfig {
+        let mut config = self.config.clone();
+        if arm == Arm::FineTuning {
+            config.sft.num_train_epochs *= BY_HEART;
+        }
+        config
+    }
+
     /// Tries one arm.
     ///
     /// - `observer`: hears of a training, and is asked whether to stop
@@ -229,7 +240,7 @@ impl Bench<'_> {
         let records = task::training(&self.train, &self.before, arm.retrieves(), self.config.seed);
         files::create_directory(&self.config.output_dir)?;
         files::write_atomic(&data, crate::data::orders::jsonl(&records).as_bytes())?;
-        let config = RunConfig { data: data.display().to_string(), output_dir: folder, ..self.config.clone() };
+        let config = RunConfig { data: data.display().to_string(), output_dir: folder, ..self.training(arm) };
         config.check_output_dir()?;
         let inputs = Inputs {
             model: self.model,

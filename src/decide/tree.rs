@@ -82,7 +82,7 @@ pub static QUESTIONS: [Question; 6] = [
         },
         help: Text {
             en: "Format, style, words. Try it on 50 held-out cases and count: it takes an hour and no training.",
-            vi: "Định dạng, văn phong, từ ngữ. Hãy thử trên 50 trường hợp để riêng rồi đếm: chỉ mất một giờ, không phải huấn luyện.",
+            vi: "Định dạng, văn phong, từ ngữ. Hãy thử trên 50 trường hợp giữ lại rồi đếm: chỉ mất một giờ, không phải huấn luyện.",
         },
         yes: Next::Ask("volume"),
         no: Next::Ask("examples"),
@@ -96,7 +96,7 @@ pub static QUESTIONS: [Question; 6] = [
         },
         help: Text {
             en: "Find the facts by search, put them before the question, and count on 50 held-out cases.",
-            vi: "Tìm dữ kiện bằng truy xuất, đặt chúng trước câu hỏi, rồi đếm trên 50 trường hợp để riêng.",
+            vi: "Tìm dữ kiện bằng truy xuất, đặt chúng trước câu hỏi, rồi đếm trên 50 trường hợp giữ lại.",
         },
         yes: Next::Take("retrieval"),
         no: Next::Ask("examples-with-facts"),
@@ -124,7 +124,7 @@ pub static QUESTIONS: [Question; 6] = [
         },
         help: Text {
             en: "How many are enough shows in a learning curve: train on 50, 100, 300 and 1,000 and look where it goes flat.",
-            vi: "Bao nhiêu là đủ thì đường cong học cho thấy: huấn luyện trên 50, 100, 300 và 1.000 mẫu rồi xem nó phẳng ra ở đâu.",
+            vi: "Bao nhiêu là đủ thì đường cong học cho thấy: huấn luyện trên 50, 100, 300 và 1000 mẫu rồi xem nó phẳng ra ở đâu.",
         },
         yes: Next::Take("fine-tuning"),
         no: Next::Take("examples-first"),
@@ -153,7 +153,7 @@ pub static ADVICE: [Advice; 5] = [
         text: Text { en: "Write a prompt", vi: "Viết prompt" },
         why: Text {
             en: "It does the task, costs nothing to set up, and can be changed within a minute.",
-            vi: "Nó làm được việc, không tốn công dựng, và đổi được trong một phút.",
+            vi: "Nó làm được việc, không tốn chi phí ban đầu, và đổi được trong một phút.",
         },
     },
     Advice {

@@ -1,5 +1,7 @@
-//! Task scores: how often a model's answer is the expected one; perplexity: how well it foresees a text.
+//! Task scores: how often a model's answer is the expected one, and how sure that rate is; perplexity: how well it foresees
+//! a text.
 
+mod interval;
 mod perplexity;
 
 use serde::{Deserialize, Serialize};
@@ -10,6 +12,7 @@ use crate::generate::{self, Event, Finish, GenerationConfig, Model};
 use crate::model::{Decoder, Pretrained};
 use crate::{Error, Result};
 
+pub use interval::{sign_test, wilson};
 pub use perplexity::{Perplexity, perplexity};
 
 /// The scores of one model on one set of examples; rates are from 0 to 1.

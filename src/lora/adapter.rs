@@ -53,7 +53,7 @@ impl Adapter {
     /// A new adapter for those of `modules` that `config` targets, in the state in which training starts.
     ///
     /// Each matrix draws from its own stream of `seed`, so that adding a module changes no other one. DoRA's magnitudes are
-    /// lengths of the model's own rows: [`Decoder::fill_magnitudes`](crate::model::Decoder::fill_magnitudes) adds them.
+    /// lengths of the model's own rows: [`Decoder::new_adapter`](crate::model::Decoder::new_adapter) adds them.
     /// Errors: [`Error::Config`] when a target names no module, or for a rank that is above both sides of a module.
     pub fn init(
         config: LoraConfig,

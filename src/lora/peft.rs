@@ -35,7 +35,8 @@ pub fn save(adapter: &Adapter, directory: &Path) -> Result<()> {
     let mut text = serde_json::to_string_pretty(&config_json(adapter)).unwrap_or_default();
     text.push('\n');
     files::write_atomic(&directory.join(CONFIG_FILE), text.as_bytes())?;
-    files::write_atomic(&directory.join(WEIGHTS_FILE), &files::safetensors_bytes(&adapter.tensors())?)
+    let tensors = adapter.tensors().into_iter().map(|(name, tensor)| (name, tensor.into()));
+    files::write_safetensors(&directory.join(WEIGHTS_FILE), tensors)
 }
 
 /// Loads an adapter for a model with `modules`.
@@ -171,8 +172,14 @@ fn read_config(path: &Path) -> Result<(LoraConfig, String)> {
             _ => true,
         })
     };
-    if fields.get("peft_type").and_then(Value::as_str) != Some("LORA") {
-        return Err(bad("peft_type", "is not \"LORA\""));
+    match fields.get("peft_type").and_then(Value::as_str) {
+        Some("LORA") => {}
+        Some("PROMPT_TUNING") => {
+            let what = "this is a tuned prompt, which has no matrices for the weights";
+            let hint = "Use it beside its model: `ferrotune generate` and `chat` take it as `--adapter`.";
+            return Err(Error::format(path, "key `peft_type`", what, hint));
+        }
+        _ => return Err(bad("peft_type", "is not \"LORA\"")),
     }
     if fields.get("bias").and_then(Value::as_str).is_some_and(|b| b != "none") {
         return Err(unavailable("bias"));

@@ -8,7 +8,7 @@ use super::linear::{AdaptedLayer, LayerIds, Linear};
 use super::parameters::{Gradients, ParameterId, Parameters};
 use super::prefix::Copies;
 use super::soft_prompt::{self, Attached};
-use crate::lora::{Adapter, ModuleShape, peft};
+use crate::lora::{Adapter, LoraConfig, ModuleShape, peft};
 use crate::ops::attention::CachedSequence;
 use crate::ops::dora;
 use crate::ops::linear_cross_entropy::{self, Output, Wants};
@@ -129,17 +129,20 @@ impl Decoder {
         Ok(())
     }
 
-    /// Gives each layer of a new DoRA adapter the lengths that the rows have with it, so that it changes nothing yet.
+    /// A new adapter for this model, which changes nothing yet: DoRA's magnitudes are the lengths that the rows have with it.
     ///
-    /// Errors: those of the operations.
-    pub fn fill_magnitudes(&self, adapter: &mut Adapter) -> Result<()> {
-        for linear in self.linears() {
-            if let Some(layer) = adapter.layers.get_mut(&linear.name) {
-                let squared = dora::row_norms_squared(&linear.weight)?;
-                layer.magnitude = Some(dora::row_norms(&linear.weight, &layer.branch(None), &squared)?);
+    /// Errors: those of [`Adapter::init`] and the operations.
+    pub fn new_adapter(&self, config: LoraConfig, base_model: &str, seed: u64) -> Result<Adapter> {
+        let mut adapter = Adapter::init(config, base_model, &self.module_shapes(), seed, self.device())?;
+        if adapter.config.use_dora {
+            for linear in self.linears() {
+                if let Some(layer) = adapter.layers.get_mut(&linear.name) {
+                    let squared = dora::row_norms_squared(&linear.weight)?;
+                    layer.magnitude = Some(dora::row_norms(&linear.weight, &layer.branch(None), &squared)?);
+                }
             }
         }
-        Ok(())
+        Ok(adapter)
     }
 
     /// Takes the adapter, or the prompt, off: the base model again.
@@ -198,8 +201,7 @@ impl Decoder {
             }
         }
         if let Some(id) = self.embed_id {
-            let zeros = self.embed_tokens.zeros_like()?;
-            gradients.add(id, zeros.index_add(&self.ids(&batch.ids)?, &dx, 0)?)?;
+            gradients.add_rows(id, &self.embed_tokens, &self.ids(&batch.ids)?, &dx)?;
         }
         self.prompt_gradient(&batch.ids, &dx, gradients)?;
         Ok(output)

@@ -68,6 +68,16 @@ impl Gradients {
         Ok(())
     }
 
+    /// Adds each of `rows`, `[tokens, width]`, to that row of the gradient that `ids` names; `like` is the parameter.
+    ///
+    /// A lookup's gradient is added in place of being made whole first: of an embedding that would be another copy.
+    pub fn add_rows(&mut self, id: ParameterId, like: &Tensor, ids: &Tensor, rows: &Tensor) -> Result<()> {
+        let slot = &mut self.0[id.0];
+        let sum = slot.take().map_or_else(|| like.zeros_like(), Ok)?;
+        *slot = Some(sum.index_add(ids, rows, 0)?);
+        Ok(())
+    }
+
     /// The sums in the order of the parameters; zeros where nothing arrived.
     pub fn into_tensors(self, parameters: &Parameters) -> Result<Vec<Tensor>> {
         let filled = self.0.into_iter().zip(parameters.iter());

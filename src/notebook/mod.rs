@@ -12,10 +12,9 @@
 //! ```
 
 mod model;
-mod sweep;
 mod training;
 
-use crate::data::{self, Record};
+use crate::data::{self, Record, Template};
 use crate::evaluate::{self, Evaluation};
 use crate::hub::Transfer;
 use crate::show::{Progress, Table};
@@ -23,7 +22,6 @@ use crate::train::{RunConfig, Session};
 use crate::{Result, device, hub, interrupt};
 
 pub use model::{Model, load};
-pub use sweep::{Arm, Group, Sweep, sweep, sweep_scored};
 pub use training::{Training, train};
 
 /// The longest answer, in tokens; the orders' are at most 67.
@@ -76,10 +74,15 @@ fn told() -> impl FnMut(Transfer) {
 /// Errors: those of [`evaluate::answers`].
 pub fn evaluate(session: &Session, records: &[Record]) -> Result<Evaluation> {
     interrupt::begin();
+    evaluate_as(session, &session.template, records)
+}
+
+/// [`evaluate`], asked in a template that need not be the one of the training.
+pub(crate) fn evaluate_as(session: &Session, template: &Template, records: &[Record]) -> Result<Evaluation> {
     device::on_pool(|| {
         let config = evaluate::greedy(&session.pretrained, MAX_NEW_TOKENS, BATCH_SIZE);
         let mut bar = Progress::new(records.len() as u64, "answers");
-        let Session { decoder, pretrained, template, .. } = session;
+        let Session { decoder, pretrained, .. } = session;
         let on_progress = &mut |done: usize, _| bar.set(done as u64);
         evaluate::answers(decoder, pretrained, template, records, &config, on_progress, &interrupt::asked)
     })
@@ -129,6 +132,18 @@ pub fn scores(evaluations: &[(&str, &Evaluation)]) -> Table {
     table
 }
 
+/// The rates of exactly right answers under the evaluations' names, with their 95 % intervals (see [`evaluate::wilson`]).
+pub fn intervals(evaluations: &[(&str, &Evaluation)]) -> Table {
+    let mut table = Table::new(["", "exact match", "low", "high", "orders"]).numeric();
+    for (name, evaluation) in evaluations {
+        let n = evaluation.examples.len();
+        let (low, high) = evaluate::wilson(n - evaluation.failures().count(), n);
+        let [rate, low, high] = [evaluation.scores.exact_match, low, high].map(|rate| format!("{:.0}%", 100.0 * rate));
+        table.row([(*name).to_owned(), rate, low, high, n.to_string()]);
+    }
+    table
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -154,5 +169,17 @@ mod tests {
         assert_eq!(on_one_line(&"é ".repeat(200)).chars().count(), LONGEST_CELL + 1);
         let text = scores(&[("before", &before), ("after", &after)]).to_text();
         assert!(text.contains("0%") && text.contains("100%"), "{text}");
+    }
+
+    #[test]
+    fn a_rate_has_an_interval_that_narrows_with_the_examples() {
+        let right = |index| score(index, "{}", if index % 2 == 0 { "{}" } else { "no" }, Finish::Stop);
+        let [few, many] = [20, 240].map(|n| Evaluation::new((0..n).map(right).collect(), false));
+        let nothing = Evaluation::new(Vec::new(), true);
+        let text = intervals(&[("few", &few), ("many", &many), ("nothing", &nothing)]).to_text();
+        let rows: Vec<Vec<&str>> = text.lines().skip(2).map(|line| line.split_whitespace().collect()).collect();
+        assert_eq!(rows[0], ["few", "50%", "30%", "70%", "20"]);
+        assert_eq!(rows[1], ["many", "50%", "44%", "56%", "240"]);
+        assert_eq!(rows[2], ["nothing", "0%", "0%", "100%", "0"]);
     }
 }

@@ -44,10 +44,9 @@ impl Model {
 
     /// Puts a new adapter onto the model, in the state in which training starts, and returns it.
     ///
-    /// Errors: those of [`Adapter::init`].
+    /// Errors: those of [`Decoder::new_adapter`].
     pub fn adapt(&mut self, config: LoraConfig) -> Result<Adapter> {
-        let modules = self.decoder.module_shapes();
-        let adapter = Adapter::init(config, "", &modules, 0, self.decoder.device())?;
+        let adapter = self.decoder.new_adapter(config, "", 0)?;
         self.decoder.set_adapter(&adapter, true)?;
         Ok(adapter)
     }

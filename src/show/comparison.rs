@@ -3,27 +3,48 @@
 use super::{Bars, Table};
 use crate::decide::{Assumptions, Cost, Measured};
 
-/// A row a measure, a column an approach.
-pub fn comparison(measured: &[Measured], assumptions: &Assumptions) -> Table {
-    let mut table = Table::new(std::iter::once("").chain(measured.iter().map(|m| m.arm.name()))).numeric();
-    let mut row = |name: &str, cell: &dyn Fn(&Measured) -> String| {
-        table.row(std::iter::once(name.to_owned()).chain(measured.iter().map(cell)));
-    };
+/// How right the approaches are and what they are given: a row a measure, a column an approach.
+pub fn comparison(measured: &[Measured]) -> Table {
     let percent = |rate: f64| format!("{:.0}%", 100.0 * rate);
+    rows(
+        measured,
+        &[
+            ("exact match", &|m| percent(m.before.exact_match)),
+            ("valid JSON", &|m| percent(m.before.valid_json)),
+            ("right price", &|m| percent(m.before.right_price)),
+            ("right price, menu changed", &|m| percent(m.after.right_price)),
+            ("examples", &|m| m.examples.to_string()),
+            ("tokens a prompt", &|m| format!("{:.0}", m.prompt_tokens)),
+        ],
+    )
+}
+
+/// What the approaches take in seconds, as measured, and in money, as assumed.
+pub fn costs(measured: &[Measured], assumptions: &Assumptions) -> Table {
     let cost = |m: &Measured| Cost::new(&m.workload(assumptions), assumptions);
-    row("exact match", &|m| percent(m.before.exact_match));
-    row("valid JSON", &|m| percent(m.before.valid_json));
-    row("right price", &|m| percent(m.before.right_price));
-    row("right price, menu changed", &|m| percent(m.after.right_price));
-    row("examples", &|m| m.examples.to_string());
-    row("tokens a prompt", &|m| format!("{:.0}", m.prompt_tokens));
-    row("seconds an answer", &|m| format!("{:.2}", m.latency_seconds));
-    row("machine's set-up, seconds", &|m| match m.setup_seconds {
+    let setup_seconds = |m: &Measured| match m.setup_seconds {
         seconds if seconds < 0.1 => format!("{seconds:.4}"),
         seconds => format!("{seconds:.0}"),
-    });
-    row("set-up, $", &|m| format!("{:.2}", cost(m).setup));
-    row("a million queries, $", &|m| format!("{:.0}", 1e6 * cost(m).query));
+    };
+    rows(
+        measured,
+        &[
+            ("seconds an answer", &|m| format!("{:.2}", m.latency_seconds)),
+            ("machine's set-up, seconds", &setup_seconds),
+            ("set-up, $", &|m| format!("{:.2}", cost(m).setup)),
+            ("a million queries, $", &|m| format!("{:.0}", 1e6 * cost(m).query)),
+        ],
+    )
+}
+
+/// A measure: its name, and its cell for an approach.
+type Row<'a> = (&'a str, &'a dyn Fn(&Measured) -> String);
+
+fn rows(measured: &[Measured], rows: &[Row]) -> Table {
+    let mut table = Table::new(std::iter::once("").chain(measured.iter().map(|m| m.arm.name()))).numeric();
+    for (name, cell) in rows {
+        table.row(std::iter::once((*name).to_owned()).chain(measured.iter().map(cell)));
+    }
     table
 }
 
@@ -77,9 +98,10 @@ mod tests {
     fn a_column_is_an_approach() {
         let assumptions = Assumptions { machine_hour: 3.6, ..Assumptions::default() };
         let both = [measured(Arm::FewShot, 2.0, 0.0), measured(Arm::FineTuning, 1.0, 1000.0)];
-        let text = comparison(&both, &assumptions).to_text();
+        let text = comparison(&both).to_text();
         assert!(text.starts_with("                           few-shot  fine-tuned\n"), "{text}");
         assert!(text.contains("right price, menu changed        0%          0%"), "{text}");
+        let text = costs(&both, &assumptions).to_text();
         assert!(text.contains("a million queries, $           2000        1000"), "{text}");
         // 20 $ against 160 $ and a dollar of machine; 0.002 $ against 0.001 $ a query.
         let told = break_evens(&both, &assumptions);

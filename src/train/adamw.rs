@@ -22,6 +22,7 @@ use std::path::Path;
 use candle_core::{CpuStorage, DType, Device, InplaceOp2, Layout, Tensor};
 use rayon::prelude::*;
 
+use crate::files::Stored;
 use crate::{Error, Result};
 
 /// Elements updated by one task.
@@ -146,18 +147,16 @@ impl AdamW {
         Ok(())
     }
 
-    /// The state as tensors for a checkpoint: `step` (one i64), and for each parameter `exp_avg.{name}` (`m`) and
+    /// The state for a checkpoint, where it lies: `step` (one i64), and for each parameter `exp_avg.{name}` (`m`) and
     /// `exp_avg_sq.{name}` (`v`), f32 in the parameter's shape.
-    pub fn state(&self) -> Result<BTreeMap<String, Tensor>> {
-        let mut state = BTreeMap::from([("step".to_string(), Tensor::new(&[self.step as i64], &Device::Cpu)?)]);
+    pub fn state(&self) -> Result<BTreeMap<String, Stored<'_>>> {
+        let step = Tensor::new(&[self.step as i64], &Device::Cpu)?;
+        let mut state = BTreeMap::from([("step".to_string(), step.into())]);
         for ((name, shape), moments) in self.names.iter().zip(&self.shapes).zip(&self.moments) {
             let (m, v) = match moments {
-                Moments::Fused { m, v } => (
-                    Tensor::from_slice(m, shape.as_slice(), &Device::Cpu)?,
-                    Tensor::from_slice(v, shape.as_slice(), &Device::Cpu)?,
-                ),
+                Moments::Fused { m, v } => (Stored::Numbers { shape, values: m }, Stored::Numbers { shape, values: v }),
                 // The optimizer replaces these tensors and never writes into them, so sharing is safe.
-                Moments::Portable { m, v } => (m.clone(), v.clone()),
+                Moments::Portable { m, v } => (m.clone().into(), v.clone().into()),
             };
             state.insert(format!("exp_avg.{name}"), m);
             state.insert(format!("exp_avg_sq.{name}"), v);

@@ -39,9 +39,9 @@ pub fn save_weights(directory: &Path, trained: &Trained, parameters: &Parameters
         Trained::Adapter(adapter) => peft::save(adapter, directory),
         Trained::SoftPrompt(prompt) => prompt.save(directory),
         Trained::Weights => {
-            let tensors: Vec<(&str, Tensor)> = parameters.iter().map(|p| (p.name.as_str(), p.value.clone())).collect();
             files::create_directory(directory)?;
-            files::write_atomic(&directory.join(MODEL_FILE), &files::safetensors_bytes(&tensors)?)
+            let tensors = parameters.iter().map(|p| (p.name.as_str(), p.value.clone().into()));
+            files::write_safetensors(&directory.join(MODEL_FILE), tensors)
         }
     }
 }
@@ -64,8 +64,7 @@ pub fn save(
     remove(&temporary)?;
     files::create_directory(&temporary)?;
     save_weights(&temporary, trained, parameters)?;
-    let optimizer_state: Vec<(String, Tensor)> = optimizer.state()?.into_iter().collect();
-    files::write_atomic(&temporary.join(OPTIMIZER_FILE), &files::safetensors_bytes(&optimizer_state)?)?;
+    files::write_safetensors(&temporary.join(OPTIMIZER_FILE), optimizer.state()?)?;
     let mut state = state.clone();
     for entry in fs::read_dir(&temporary).map_err(|e| Error::read(&temporary, e))?.flatten() {
         let size = entry.metadata().map_err(|e| Error::read(entry.path(), e))?.len();

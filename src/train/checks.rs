@@ -67,3 +67,76 @@ pub fn finite(what: &str, value: f64, step: usize) -> Result<()> {
             .into(),
     })
 }
+
+/// Watches for a loss that has run away, as it does under a learning rate that is far too high: the run would go on for hours
+/// and never come back.
+///
+/// The moving average of the loss is held against the mean of the first two steps, before which nothing has been learned or
+/// ruined. Where it stays above `2 · first + 2` nats, the run stops; a loss that is small to begin with may rise by two nats
+/// without harm.
+#[derive(Debug, Default)]
+pub struct DivergenceCheck {
+    /// The losses of the first steps.
+    first: Vec<f64>,
+    average: f64,
+    /// Steps in a row that the average was too high.
+    above: usize,
+}
+
+/// Steps whose mean is where a run begins.
+const FIRST: usize = 2;
+/// Steps that the moving average spans.
+const SPAN: f64 = 10.0;
+/// Steps in a row after which a loss that is too high is taken for lost.
+const LOST: usize = 10;
+
+impl DivergenceCheck {
+    /// Takes the loss of `step`, in nats.
+    ///
+    /// Errors: [`Error::Numeric`] where the loss has been too high for too long.
+    pub fn step(&mut self, loss: f64, step: usize) -> Result<()> {
+        if self.first.len() < FIRST {
+            self.first.push(loss);
+            self.average = self.first.iter().sum::<f64>() / self.first.len() as f64;
+            return Ok(());
+        }
+        let first = self.first.iter().sum::<f64>() / FIRST as f64;
+        self.average += 2.0 / (SPAN + 1.0) * (loss - self.average);
+        self.above = if self.average > 2.0 * first + 2.0 { self.above + 1 } else { 0 };
+        if self.above < LOST {
+            return Ok(());
+        }
+        Err(Error::Numeric {
+            what: format!("the loss has run away: {first:.2} at the start, {:.2} around step {step}", self.average),
+            hint:
+                "Lower `learning_rate`, raise `warmup_ratio`, or set `max_grad_norm`; checkpoints from before are kept."
+                    .into(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stops_at(losses: impl IntoIterator<Item = f64>) -> Option<usize> {
+        let mut check = DivergenceCheck::default();
+        losses.into_iter().enumerate().find_map(|(step, loss)| check.step(loss, step).err().map(|_| step))
+    }
+
+    #[test]
+    fn a_loss_that_stays_high_is_stopped_and_one_that_comes_back_is_not() {
+        let falling = (0..100).map(|step| 2.0 * 0.97f64.powi(step));
+        assert_eq!(stops_at(falling), None);
+        let peak = (0..100).map(|step| if (20..23).contains(&step) { 9.0 } else { 1.5 });
+        assert_eq!(stops_at(peak), None);
+        let small = (0..100).map(|step| if step % 2 == 0 { 0.02 } else { 0.9 });
+        assert_eq!(stops_at(small), None);
+        let runaway = (0..100).map(|step| if step < 20 { 2.0 } else { 8.0 });
+        assert!(stops_at(runaway).is_some_and(|step| (30..45).contains(&step)));
+        // From a training at a rate of 0.05: a peak in the first steps must not pass for the beginning.
+        let from_the_start =
+            [3.0, 3.2, 4.0, 24.3, 44.1, 49.4, 39.2, 26.4, 29.0, 18.1, 13.8, 14.7, 13.9, 11.6, 10.9, 10.5];
+        assert!(stops_at(from_the_start).is_some());
+    }
+}

@@ -2,7 +2,7 @@
 
 use super::adamw::{AdamW, Hyperparameters};
 use super::checkpoint::{self, TrainerState};
-use super::checks::{GradientCheck, finite};
+use super::checks::{DivergenceCheck, GradientCheck, finite};
 use super::clip::clip_grad_norm;
 use super::config::Strategy;
 use super::evaluation::evaluation_loss;
@@ -35,6 +35,7 @@ struct Run<'s> {
     /// The model's own trained tensors, as the optimizer takes them.
     parameters: Vec<(String, Tensor)>,
     check: GradientCheck,
+    divergence: DivergenceCheck,
     metrics: MetricsWriter,
     total_steps: usize,
     /// Finished steps.
@@ -97,6 +98,7 @@ impl<'s> Run<'s> {
             optimizer,
             parameters,
             check: GradientCheck::new(session.decoder.parameters()),
+            divergence: DivergenceCheck::default(),
             metrics: MetricsWriter::open(output_dir, step)?,
             total_steps,
             step,
@@ -170,6 +172,7 @@ impl<'s> Run<'s> {
         }
         let loss = loss_sum / trained.max(1) as f64;
         finite("loss", loss, number)?;
+        self.divergence.step(loss, number)?;
         let learning_rate = sft.learning_rate * self.schedule.factor(self.step);
         let mut gradients = gradients.into_tensors(decoder.parameters())?;
         self.check.step(decoder.parameters(), &gradients, learning_rate)?;

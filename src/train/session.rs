@@ -182,22 +182,14 @@ fn load_options(config: &RunConfig, device: Device) -> LoadOptions {
 }
 
 fn first_adapter(config: &RunConfig, inputs: &Inputs, decoder: &Decoder) -> Result<Adapter> {
-    let modules = decoder.module_shapes();
     match &config.init_adapter {
         Some(directory) => {
-            let mut adapter = peft::load(directory, &modules, &inputs.device)?;
+            let mut adapter = peft::load(directory, &decoder.module_shapes(), &inputs.device)?;
             adapter.base_model = inputs.base_model.to_string();
             adapter.set_dropout(config.lora.lora_dropout);
             Ok(adapter)
         }
-        None => {
-            let mut adapter =
-                Adapter::init(config.lora.clone(), inputs.base_model, &modules, config.seed, &inputs.device)?;
-            if config.lora.use_dora {
-                decoder.fill_magnitudes(&mut adapter)?;
-            }
-            Ok(adapter)
-        }
+        None => decoder.new_adapter(config.lora.clone(), inputs.base_model, config.seed),
     }
 }
 

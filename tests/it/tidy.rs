@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 /// From the bottom up; a module uses only what stands before it.
-const MODULES: [&str; 17] = [
+const MODULES: [&str; 18] = [
     "error",
     "files",
     "interrupt",
@@ -21,6 +21,7 @@ const MODULES: [&str; 17] = [
     "hub",
     "show",
     "notebook",
+    "experiments",
 ];
 /// The only files with `unsafe` code.
 const UNSAFE: [&str; 7] = [

@@ -1,6 +1,7 @@
 //! Whole runs of the trainer on a model of two small blocks.
 
 mod equivalence;
+mod experiments;
 mod resume;
 mod run_folder;
 

@@ -155,12 +155,12 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         report.arms.push(measured?);
         report.save(&args.out)?;
     }
-    let table = show::comparison(&report.arms, &assumptions);
+    let tables = [show::comparison(&report.arms), show::costs(&report.arms, &assumptions), assumed(&assumptions)];
     let chart = show::comparison_chart(&report.arms).to_svg();
     files::write_atomic(&args.out.join("chart.svg"), chart.as_bytes())?;
     let break_evens = show::break_evens(&report.arms, &assumptions);
-    let page =
-        format!("{}\n{}\n\n{}", table.to_markdown(), assumed(&assumptions).to_markdown(), break_evens.join("\n\n"));
+    let markdown = tables.iter().map(Table::to_markdown).chain([break_evens.join("\n\n")]);
+    let page = markdown.collect::<Vec<_>>().join("\n");
     files::write_atomic(&args.out.join("table.md"), page.as_bytes())?;
     if args.json {
         let cost = |m: &Measured| Cost::new(&m.workload(&assumptions), &assumptions);
@@ -169,8 +169,9 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
             "arms": report.arms, "costs": costs, "assumptions": assumptions, "break_even": break_evens,
         }));
     }
-    output::line(table.to_text())?;
-    output::line(assumed(&assumptions).to_text())?;
+    for table in tables {
+        output::line(table.to_text())?;
+    }
     for sentence in break_evens {
         output::line(sentence)?;
     }

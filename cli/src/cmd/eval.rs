@@ -3,8 +3,10 @@
 use std::num::NonZeroUsize;
 
 use ferrotune::data::{self, Record, TokenizeOptions};
+use ferrotune::evaluate::TaskScores;
 use ferrotune::train::evaluation::evaluation_loss;
 use ferrotune::{Error, evaluate, hub};
+use serde::Serialize;
 
 use crate::adapted::ModelArgs;
 use crate::failure::Failure;
@@ -60,13 +62,16 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         evaluation.scores.eval_loss = Some(loss(&opened, &records).map_err(|e| e.in_file(&data))?);
     }
     let scores = evaluation.scores;
+    let interval = evaluate::wilson((scores.exact_match * scores.n as f64).round() as usize, scores.n);
     if args.json {
-        output::json(&scores)?;
+        output::json(&Scores { scores, exact_match_interval: interval })?;
     } else {
         let loss = scores.eval_loss.map(|loss| format!("  eval loss {loss:.4}")).unwrap_or_default();
         output::line(format!(
-            "exact match {}  valid JSON {}  of {} records{loss}",
+            "exact match {} ({} to {} at 95% confidence)  valid JSON {}  of {} records{loss}",
             units::percent(scores.exact_match),
+            units::percent(interval.0),
+            units::percent(interval.1),
             units::percent(scores.valid_json),
             scores.n
         ))?;
@@ -79,6 +84,15 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         return Err(Failure::Interrupted(format!("interrupted after {} of {} records", scores.n, records.len())));
     }
     Ok(())
+}
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Scores {
+    #[serde(flatten)]
+    scores: TaskScores,
+    /// At 95% confidence.
+    exact_match_interval: (f64, f64),
 }
 
 /// The mean loss over the tokens of the expected answers, each with its end of sequence.

@@ -42,7 +42,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         })?;
         logits.push((format!("logits.{i}"), tensor));
     }
-    files::write_atomic(&args.out, &files::safetensors_bytes(&logits)?)?;
+    files::write_safetensors(&args.out, logits.into_iter().map(|(name, tensor)| (name, tensor.into())))?;
     Ok(())
 }
 

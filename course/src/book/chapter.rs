@@ -20,7 +20,7 @@ pub(super) fn markdown(course: &Course, name: &str, page: &Page) -> Result<Strin
     let mut text = String::new();
     for part in &page.parts {
         match part {
-            Part::Markdown(markdown) => text += &replaced(markdown, &record).map_err(wrong)?,
+            Part::Markdown(markdown) => text += &replaced(course, markdown, &record).map_err(wrong)?,
             Part::Math(latex) => {
                 let math = math::mathml(latex, true).map_err(wrong)?;
                 text += &format!("<div class=\"math\">{math}</div>\n");
@@ -44,13 +44,13 @@ pub(super) fn markdown(course: &Course, name: &str, page: &Page) -> Result<Strin
 }
 
 /// Markdown with its values and formulas.
-fn replaced(markdown: &str, record: &Record) -> Result<String, String> {
+fn replaced(course: &Course, markdown: &str, record: &Record) -> Result<String, String> {
     let mut text = String::with_capacity(markdown.len());
     for piece in inline(markdown) {
         match piece {
             Inline::Text(plain) | Inline::Code(plain) => text += plain,
             Inline::Math(latex) => text += &math::mathml(latex, false)?,
-            Inline::Value(words) => text += &values::find(record, words)?,
+            Inline::Value(words) => text += &values::look_up(course, record, words)?,
         }
     }
     Ok(text)

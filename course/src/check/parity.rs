@@ -64,7 +64,7 @@ pub(super) fn check(course: &Course) -> Result<Vec<String>> {
     let mut findings = all_shapes(course)?;
     if findings.is_empty() {
         let (old, now) = (Twins::read(course)?, Twins::now(course)?);
-        findings.extend(alone(&old, &now, None));
+        findings.extend(alone(&old, &now, &[]));
         if findings.is_empty() && old != now {
             findings.push(
                 "sections changed in both languages. Run `cargo course bless`, which notes that they belong together."
@@ -75,10 +75,10 @@ pub(super) fn check(course: &Course) -> Result<Vec<String>> {
     Ok(findings)
 }
 
-/// Notes which sections say the same. With `synced`, also those of that page of which only one changed.
+/// Notes which sections say the same. Of the pages `synced` also those of which only one changed.
 ///
 /// Errors: [`Error::Findings`] where one language changed alone.
-pub fn bless(course: &Course, synced: Option<&str>) -> Result<bool> {
+pub fn bless(course: &Course, synced: &[String]) -> Result<bool> {
     let (old, now) = (Twins::read(course)?, Twins::now(course)?);
     let mut findings = all_shapes(course)?;
     findings.extend(alone(&old, &now, synced));
@@ -98,10 +98,10 @@ fn all_shapes(course: &Course) -> Result<Vec<String>> {
     Ok(findings)
 }
 
-/// Sections of which one language changed and the other did not, those of the page `synced` left out.
-fn alone(old: &Twins, now: &Twins, synced: Option<&str>) -> Vec<String> {
+/// Sections of which one language changed and the other did not, those of the pages `synced` left out.
+fn alone(old: &Twins, now: &Twins, synced: &[String]) -> Vec<String> {
     let mut findings = Vec::new();
-    for (page, sections) in now.0.iter().filter(|(page, _)| synced != Some(page.as_str())) {
+    for (page, sections) in now.0.iter().filter(|(page, _)| !synced.contains(page)) {
         for (id, [en, vi]) in sections {
             let Some([old_en, old_vi]) = old.of(page, id) else { continue };
             let (changed, twin) = match (en == old_en, vi == old_vi) {
@@ -226,9 +226,10 @@ mod tests {
     #[test]
     fn a_change_of_one_language_alone_is_found() {
         let twins = |en: &str, vi: &str| Twins([("p".into(), [("s".into(), [en.into(), vi.into()])].into())].into());
-        assert_eq!(alone(&twins("1", "1"), &twins("1", "1"), None).len(), 0);
-        assert_eq!(alone(&twins("1", "1"), &twins("2", "2"), None).len(), 0);
-        assert!(alone(&twins("1", "1"), &twins("2", "1"), None)[0].contains("`lessons/en/p.md` changed"));
-        assert!(alone(&twins("1", "1"), &twins("1", "2"), None)[0].contains("`lessons/vi/p.md` changed"));
+        assert_eq!(alone(&twins("1", "1"), &twins("1", "1"), &[]).len(), 0);
+        assert_eq!(alone(&twins("1", "1"), &twins("2", "2"), &[]).len(), 0);
+        assert!(alone(&twins("1", "1"), &twins("2", "1"), &[])[0].contains("`lessons/en/p.md` changed"));
+        assert!(alone(&twins("1", "1"), &twins("1", "2"), &[])[0].contains("`lessons/vi/p.md` changed"));
+        assert_eq!(alone(&twins("1", "1"), &twins("1", "2"), &["q".into(), "p".into()]).len(), 0);
     }
 }

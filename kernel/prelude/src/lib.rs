@@ -10,10 +10,12 @@
 
 pub use {candle_core, candle_nn, candle_transformers, ferrotune, plotters, serde_json, tokenizers};
 
+pub use ferrotune::decide::{Arm, Assumptions};
+pub use ferrotune::experiments::{Bench, Sweep, Task, approaches, sweep, sweep_scored};
 pub use ferrotune::hub::{Hub, PushOptions, Repository, Settings};
 pub use ferrotune::lora::{Adapter, LoraConfig, TargetModules};
 pub use ferrotune::notebook::{
-    Model, Sweep, Training, answer, compare, evaluate, load, prepare, read, scores, sweep, sweep_scored, train,
+    Model, Training, answer, compare, evaluate, intervals, load, prepare, read, scores, train,
 };
 pub use ferrotune::quant::{QuantType, Quantized};
 pub use ferrotune::show::{

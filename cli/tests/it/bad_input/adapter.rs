@@ -113,6 +113,12 @@ pub(super) fn rows() -> Vec<Row> {
             &[CONFIG, "key `peft_type`", "\"LORA\""],
         ),
         row(
+            "a tuned prompt to merge",
+            |d| set(d, CONFIG, "peft_type", json!("PROMPT_TUNING")),
+            MERGE,
+            &[CONFIG, "key `peft_type`", "tuned prompt", "`--adapter`"],
+        ),
+        row(
             "an adapter of rank 0",
             |d| set(d, CONFIG, "r", json!(0)),
             ADAPTED,

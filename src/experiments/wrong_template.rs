@@ -1,0 +1,65 @@
+//! What happens to a model that is asked in another template than it was trained in?
+
+use super::verdict::interval;
+use super::{Bench, Claim, Judge, Picture, Report, Sweep, Trial, Verdict};
+use crate::Result;
+use crate::show::{Bars, Table};
+use crate::train::config::TemplateName;
+
+const TEMPLATES: [TemplateName; 2] = [TemplateName::Alpaca, TemplateName::Chat];
+
+/// Trains in one template and asks in one: all four pairs. Arms are called `trained in alpaca, asked in chat`.
+///
+/// Errors: those of [`Sweep::run`].
+pub fn wrong_template(bench: &Bench, live: &str) -> Result<Report> {
+    let orders = bench.test()?;
+    let mut trials = Vec::new();
+    for trained in TEMPLATES {
+        for asked in TEMPLATES {
+            let other = (asked != trained).then(|| asked.name().to_owned());
+            let judge = Judge { orders: orders.clone(), template: other, prose: None };
+            let mut config = bench.config(2 * bench.steps, 0);
+            config.template = trained;
+            trials.push(Trial { name: name(trained, asked), config, judge });
+        }
+    }
+    Ok(report(Sweep::run(bench, live, trials)?, orders.len()))
+}
+
+fn name(trained: TemplateName, asked: TemplateName) -> String {
+    format!("trained in {}, asked in {}", trained.name(), asked.name())
+}
+
+/// `n`: the orders that each arm answered.
+fn report(sweep: Sweep, n: usize) -> Report {
+    let right = |trained, asked| {
+        let name = name(trained, asked);
+        sweep.arms.iter().find(|arm| arm.name == name).and_then(|arm| arm.exact_match)
+    };
+    let mut table = Table::new(["exactly right", "asked in alpaca", "asked in chat"]).numeric();
+    let mut bars = Bars::new("Right answers by template", TEMPLATES.map(|asked| format!("asked in {}", asked.name())))
+        .y("exactly right (%)");
+    let mut verdicts = Vec::new();
+    for trained in TEMPLATES {
+        let row = TEMPLATES.map(|asked| right(trained, asked));
+        let title = format!("trained in {}", trained.name());
+        let percent = row.map(|share| share.map_or_else(|| "-".into(), |share| format!("{:.0}%", 100.0 * share)));
+        table.row([title.clone()].into_iter().chain(percent));
+        bars = bars.bar(title, row.map(|share| 100.0 * share.unwrap_or(0.0)));
+        let other =
+            TEMPLATES.into_iter().filter(|asked| *asked != trained).filter_map(|asked| right(trained, asked)).collect();
+        let ranges = |shares: Vec<f64>| shares.into_iter().flat_map(|share| interval(share, n)).collect::<Vec<_>>();
+        let own = right(trained, trained).into_iter().collect();
+        verdicts.push(Claim {
+            text: format!("trained in {}, the model is worse when asked in the other", trained.name()),
+            verdict: Verdict::less(&ranges(other), &ranges(own)),
+        });
+    }
+    Report {
+        question: "What happens to a model that is asked in another template than it was trained in?",
+        table,
+        picture: Picture::Bars(bars),
+        verdicts,
+        sweep,
+    }
+}
