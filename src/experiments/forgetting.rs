@@ -58,7 +58,7 @@ fn report(sweep: Sweep, steps: usize) -> Report {
     if let Some(before) = untouched.first() {
         table.row(["before".to_owned(), "-".into(), format!("{before:.1}"), "-".into(), "-".into()]);
     }
-    let mut chart = Chart::new("What is learned, and what is forgotten").log_y();
+    let mut chart = Chart::new("What is learned, and what is forgotten");
     chart = chart.x("loss on the task (nats per token)").y("perplexity of running text");
     for (way, ..) in WAYS {
         let mut points = Vec::new();

@@ -196,7 +196,7 @@ fn run(output_dir: &Path, trial: Trial) -> Result<Arm> {
         let mut watch = Watch::new(&name);
         let started = Instant::now();
         let end = train::run(&mut session, &mut watch);
-        watch.bar.finish();
+        drop(watch);
         let (end, stopped) = match end {
             Ok(end) => (Some(end), None),
             Err(Error::Numeric { what, .. }) => (None, Some(what)),
@@ -260,22 +260,24 @@ impl Judge {
 
 /// A bar that fills up, and an ear for interrupts.
 pub(super) struct Watch {
-    bar: Progress,
+    name: String,
+    /// Shown from the first step on: not every arm trains.
+    bar: Option<Progress>,
     interrupted: bool,
 }
 
 impl Watch {
     pub(super) fn new(name: &str) -> Self {
-        Self { bar: Progress::new(0, name), interrupted: false }
+        Self { name: name.into(), bar: None, interrupted: false }
     }
 }
 
 impl Observer for Watch {
     fn event(&mut self, event: &Event) {
         if let Event::Step(step) = event {
-            self.bar.total(step.total_steps as u64);
-            self.bar.message(format!("loss {:.3}", step.loss));
-            self.bar.set(step.step as u64);
+            let bar = self.bar.get_or_insert_with(|| Progress::new(step.total_steps as u64, &self.name));
+            bar.message(format!("loss {:.3}", step.loss));
+            bar.set(step.step as u64);
         }
         self.interrupted |= interrupt::asked();
     }

@@ -56,7 +56,11 @@ pub fn break_evens(measured: &[Measured], assumptions: &Assumptions) -> Vec<Stri
     for (name, cost) in &costs {
         for (other, rival) in costs.iter().filter(|(other, _)| other != name) {
             if let Some(queries) = cost.break_even(rival).filter(|queries| *queries > 0.0) {
-                told.push(format!("{name} costs less than {other} from {} queries on", rounded(queries)));
+                let from = match rounded(queries).as_str() {
+                    "1" => "the first query".to_owned(),
+                    queries => format!("{queries} queries"),
+                };
+                told.push(format!("{name} costs less than {other} from {from} on"));
             }
         }
     }
