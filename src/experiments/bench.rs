@@ -23,7 +23,7 @@ pub struct Bench {
     pub recording: bool,
     /// Where runs leave their files.
     pub runs: PathBuf,
-    /// Optimizer steps of a training of usual length, an example each.
+    /// Optimizer steps of a training of usual length, a row of packed examples each.
     pub steps: usize,
     /// Held-out orders that a trained model answers.
     pub answers: usize,

@@ -4,7 +4,7 @@ use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 
 use super::bench::write_data;
-use super::verdict::values;
+use super::verdict::{range, values};
 use super::{Bench, Claim, Judge, Picture, Report, Sweep, Trial};
 use crate::Result;
 use crate::data::Record;
@@ -61,7 +61,7 @@ fn report(sweep: Sweep) -> Report {
     for group in &groups {
         let shares: Vec<f64> = group.arms.iter().filter_map(|arm| arm.exact_match).map(|share| 100.0 * share).collect();
         let mean = shares.iter().sum::<f64>() / shares.len().max(1) as f64;
-        let (least, most) = shares.iter().fold((100.0f64, 0.0f64), |(a, b), s| (a.min(*s), b.max(*s)));
+        let (least, most) = range(&shares);
         let percent = [mean, least, most].map(|share| format!("{share:.0}%"));
         table.row([group.name.clone()].into_iter().chain(percent).chain([format!("{:.3}", group.mean)]));
         means.push(mean);

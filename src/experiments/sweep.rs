@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::bench::{Bench, Judge, Trial};
 use super::record;
+use super::verdict::range;
 use crate::data::{self, Record, Template, TokenizeOptions};
 use crate::ops::aligned;
 use crate::show::{Progress, Table};
@@ -153,8 +154,7 @@ impl Sweep {
 impl Group {
     /// The lowest and the highest loss, in nats.
     pub fn loss_range(&self) -> (f64, f64) {
-        let losses = self.arms.iter().map(|arm| arm.eval_loss);
-        losses.fold((f64::INFINITY, f64::NEG_INFINITY), |(least, most), loss| (least.min(loss), most.max(loss)))
+        range(&self.arms.iter().map(|arm| arm.eval_loss).collect::<Vec<_>>())
     }
 
     /// How many parameters each arm trained.

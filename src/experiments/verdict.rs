@@ -17,9 +17,6 @@ pub enum Verdict {
 impl Verdict {
     /// Whether all of `lower` lies below all of `higher`. With nothing on one side nothing is known.
     pub fn less(lower: &[f64], higher: &[f64]) -> Self {
-        let range = |values: &[f64]| {
-            values.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(*v), high.max(*v)))
-        };
         let ((low_a, high_a), (low_b, high_b)) = (range(lower), range(higher));
         if lower.is_empty() || higher.is_empty() {
             Self::Open
@@ -54,6 +51,11 @@ impl Claim {
     pub fn less(text: impl Into<String>, lower: &[f64], higher: &[f64]) -> Self {
         Self { text: text.into(), verdict: Verdict::less(lower, higher) }
     }
+}
+
+/// The lowest and the highest of some values.
+pub(super) fn range(values: &[f64]) -> (f64, f64) {
+    values.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(*v), high.max(*v)))
 }
 
 /// The range in which a share of `n` answers may lie, at 95% confidence: for an arm that was trained once, in place of the
