@@ -61,21 +61,22 @@ pub(crate) fn lesson() -> crate::Outcome {
     svg(show::comparison_chart(&measured).to_svg());
     // ANCHOR_END: chart
 
-    // ANCHOR: costs timing
+    // ANCHOR: costs
+    let recorded = approaches(record, &[], &shop)?;
     let assumed = Assumptions::default();
     println!("{assumed:#?}");
-    table(show::costs(&measured, &assumed));
+    table(show::costs(&recorded, &assumed));
     // ANCHOR_END: costs
 
-    // ANCHOR: even timing
-    for sentence in show::break_evens(&measured, &assumed) {
+    // ANCHOR: even
+    for sentence in show::break_evens(&recorded, &assumed) {
         println!("{sentence}");
     }
     // ANCHOR_END: even
 
-    // ANCHOR: free timing
+    // ANCHOR: free
     let free = Assumptions { person_hour: 0.0, ..assumed };
-    for sentence in show::break_evens(&measured, &free) {
+    for sentence in show::break_evens(&recorded, &free) {
         println!("{sentence}");
     }
     // ANCHOR_END: free

@@ -137,8 +137,8 @@ pub fn training() -> RunConfig {
     }
 }
 
-/// A bench on which arms are tried.
-pub struct Bench<'a> {
+/// Arms that are tried on the same orders.
+pub struct Comparison<'a> {
     /// The base model's files, and its name.
     pub model: &'a Path,
     pub base_model: &'a str,
@@ -160,7 +160,7 @@ struct Answering {
     template: Template,
 }
 
-impl Bench<'_> {
+impl Comparison<'_> {
     /// How an arm trains: by `config`, and three times as long where prices are to be learnt by heart.
     pub fn training(&self, arm: Arm) -> RunConfig {
         let mut config = self.config.clone();

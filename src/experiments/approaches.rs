@@ -6,7 +6,7 @@ use std::path::Path;
 use super::record;
 use super::sweep::{Watch, clear};
 use crate::data::orders::Split;
-use crate::decide::arms::{self, Bench};
+use crate::decide::arms::{self, Comparison};
 use crate::decide::{Arm, Measured, Menu, task};
 use crate::show::Progress;
 use crate::train::RunConfig;
@@ -40,13 +40,13 @@ impl Task {
 ///
 /// An interrupt ends it with what is finished. Trainings leave their files in `../../runs/approaches`.
 ///
-/// Errors: those of [`Bench::run`]; [`Error::Data`] for a record that is none.
+/// Errors: those of [`Comparison::run`]; [`Error::Data`] for a record that is none.
 pub fn approaches(path: &str, live: &[Arm], task: &Task) -> Result<Vec<Measured>> {
     let path = Path::new(path);
     let mut known: Record = record::read(path)?;
     let model = "smollm2-135m";
     let files = hub::resolve(model)?;
-    let mut bench = Bench {
+    let mut comparison = Comparison {
         model: &files,
         base_model: hub::base_model(model),
         before: task.before.clone(),
@@ -59,20 +59,20 @@ pub fn approaches(path: &str, live: &[Arm], task: &Task) -> Result<Vec<Measured>
     let mut measured = Vec::new();
     interrupt::begin();
     for arm in Arm::ALL {
-        let key = key(arm, task, bench.training(arm));
+        let key = key(arm, task, comparison.training(arm));
         if let Some(old) = known.get(&key).filter(|_| !live.contains(&arm)) {
             measured.push(*old);
             continue;
         }
-        bench.config.output_dir = Path::new("../../runs/approaches").join(&key);
-        clear(&bench.config.output_dir)?;
+        comparison.config.output_dir = Path::new("../../runs/approaches").join(&key);
+        clear(&comparison.config.output_dir)?;
         let mut watch = Watch::new(arm.name());
         let mut bar = Progress::new(0, format!("{}: answers", arm.name()));
         let mut answered = |done: usize, all: usize| {
             bar.total(all as u64);
             bar.set(done as u64);
         };
-        let new = match device::on_pool(|| bench.run(arm, &mut watch, &mut answered)) {
+        let new = match device::on_pool(|| comparison.run(arm, &mut watch, &mut answered)) {
             Err(Error::Interrupted { .. }) => break,
             new => new?,
         };

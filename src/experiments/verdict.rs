@@ -58,6 +58,11 @@ pub(super) fn range(values: &[f64]) -> (f64, f64) {
     values.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(*v), high.max(*v)))
 }
 
+/// Their mean, if there are any.
+pub(super) fn mean(values: &[f64]) -> Option<f64> {
+    (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
+}
+
 /// The range in which a share of `n` answers may lie, at 95% confidence: for an arm that was trained once, in place of the
 /// range of its seeds.
 pub(super) fn interval(share: f64, n: usize) -> [f64; 2] {

@@ -1,14 +1,14 @@
 //! What happens to a model that is asked in another template than it was trained in?
 
-use super::verdict::interval;
-use super::{Bench, Claim, Judge, Picture, Report, Sweep, Trial, Verdict};
+use super::verdict::{interval, mean, values};
+use super::{Bench, Claim, Judge, Picture, Report, Sweep, Trial};
 use crate::Result;
 use crate::show::{Bars, Table};
 use crate::train::config::TemplateName;
 
 const TEMPLATES: [TemplateName; 2] = [TemplateName::Alpaca, TemplateName::Chat];
 
-/// Trains in one template and asks in one: all four pairs. Arms are called `trained in alpaca, asked in chat`.
+/// Trains in one template and asks in one: all four pairs. Arms are called `trained in alpaca, asked in chat, seed 0`.
 ///
 /// Errors: those of [`Sweep::run`].
 pub fn wrong_template(bench: &Bench, live: &str) -> Result<Report> {
@@ -18,9 +18,11 @@ pub fn wrong_template(bench: &Bench, live: &str) -> Result<Report> {
         for asked in TEMPLATES {
             let other = (asked != trained).then(|| asked.name().to_owned());
             let judge = Judge { orders: orders.clone(), template: other, prose: None };
-            let mut config = bench.config(2 * bench.steps, 0);
-            config.template = trained;
-            trials.push(Trial { name: name(trained, asked), config, judge });
+            trials.extend(Trial::seeds(bench, &name(trained, asked), &judge, |seed| {
+                let mut config = bench.config(2 * bench.steps, seed);
+                config.template = trained;
+                config
+            }));
         }
     }
     Ok(report(Sweep::run(bench, live, trials)?, orders.len()))
@@ -32,28 +34,26 @@ fn name(trained: TemplateName, asked: TemplateName) -> String {
 
 /// `n`: the orders that each arm answered.
 fn report(sweep: Sweep, n: usize) -> Report {
-    let right = |trained, asked| {
-        let name = name(trained, asked);
-        sweep.arms.iter().find(|arm| arm.name == name).and_then(|arm| arm.exact_match)
-    };
+    let groups = sweep.groups();
+    let right = |trained, asked| values(&groups, &name(trained, asked), |arm| arm.exact_match);
     let mut table = Table::new(["exactly right", "asked in alpaca", "asked in chat"]).numeric();
     let mut bars = Bars::new("Right answers by template", TEMPLATES.map(|asked| format!("asked in {}", asked.name())))
         .y("exactly right (%)");
     let mut verdicts = Vec::new();
     for trained in TEMPLATES {
-        let row = TEMPLATES.map(|asked| right(trained, asked));
+        let row = TEMPLATES.map(|asked| mean(&right(trained, asked)));
         let title = format!("trained in {}", trained.name());
         let percent = row.map(|share| share.map_or_else(|| "-".into(), |share| format!("{:.0}%", 100.0 * share)));
         table.row([title.clone()].into_iter().chain(percent));
         bars = bars.bar(title, row.map(|share| 100.0 * share.unwrap_or(0.0)));
-        let other =
-            TEMPLATES.into_iter().filter(|asked| *asked != trained).filter_map(|asked| right(trained, asked)).collect();
-        let ranges = |shares: Vec<f64>| shares.into_iter().flat_map(|share| interval(share, n)).collect::<Vec<_>>();
-        let own = right(trained, trained).into_iter().collect();
-        verdicts.push(Claim {
-            text: format!("trained in {}, the model is worse when asked in the other", trained.name()),
-            verdict: Verdict::less(&ranges(other), &ranges(own)),
-        });
+        let other: Vec<f64> =
+            TEMPLATES.into_iter().filter(|asked| *asked != trained).flat_map(|asked| right(trained, asked)).collect();
+        let ranges = |shares: &[f64]| shares.iter().flat_map(|share| interval(*share, n)).collect::<Vec<_>>();
+        verdicts.push(Claim::less(
+            format!("trained in {}, the model is worse when asked in the other", trained.name()),
+            &ranges(&other),
+            &ranges(&right(trained, trained)),
+        ));
     }
     Report {
         question: "What happens to a model that is asked in another template than it was trained in?",

@@ -48,17 +48,19 @@ fn rows(measured: &[Measured], rows: &[Row]) -> Table {
     table
 }
 
-/// From how many queries on each approach costs less than each other one, as sentences: those that break even at all.
+/// From how many queries on one of two approaches costs less than the other, as sentences: one for each two that cost
+/// differently.
 pub fn break_evens(measured: &[Measured], assumptions: &Assumptions) -> Vec<String> {
     let costs: Vec<(&str, Cost)> =
         measured.iter().map(|m| (m.arm.name(), Cost::new(&m.workload(assumptions), assumptions))).collect();
     let mut told = Vec::new();
     for (name, cost) in &costs {
         for (other, rival) in costs.iter().filter(|(other, _)| other != name) {
-            if let Some(queries) = cost.break_even(rival).filter(|queries| *queries > 0.0) {
-                let from = match rounded(queries).as_str() {
-                    "1" => "the first query".to_owned(),
-                    queries => format!("{queries} queries"),
+            if let Some(queries) = cost.break_even(rival) {
+                // A search is set up in microseconds, and that is no query's worth.
+                let from = match queries {
+                    ..=1.0 => "the first query".to_owned(),
+                    queries => format!("{} queries", rounded(queries)),
                 };
                 told.push(format!("{name} costs less than {other} from {from} on"));
             }
@@ -110,6 +112,13 @@ mod tests {
         // 20 $ against 160 $ and a dollar of machine; 0.002 $ against 0.001 $ a query.
         let told = break_evens(&both, &assumptions);
         assert_eq!(told, ["fine-tuned costs less than few-shot from 150,000 queries on"]);
+        let always = [measured(Arm::ZeroShot, 1.0, 1e-6), measured(Arm::FewShot, 2.0, 0.0)];
+        let told = break_evens(&always, &assumptions);
+        assert_eq!(told, ["zero-shot costs less than few-shot from the first query on"]);
+        let told = break_evens(&[always[1], always[0]], &assumptions);
+        assert_eq!(told, ["zero-shot costs less than few-shot from the first query on"]);
+        let same = [measured(Arm::ZeroShot, 1.0, 0.0), measured(Arm::FewShot, 1.0, 0.0)];
+        assert_eq!(break_evens(&same, &assumptions), [""; 0]);
         assert!(comparison_chart(&both).to_svg().contains("fine-tuned"));
     }
 

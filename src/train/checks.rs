@@ -76,8 +76,10 @@ pub fn finite(what: &str, value: f64, step: usize) -> Result<()> {
 /// without harm.
 #[derive(Debug, Default)]
 pub struct DivergenceCheck {
-    /// The losses of the first steps.
-    first: Vec<f64>,
+    /// The mean loss of the first steps.
+    first: f64,
+    /// How many of them were seen.
+    seen: usize,
     average: f64,
     /// Steps in a row that the average was too high.
     above: usize,
@@ -95,12 +97,13 @@ impl DivergenceCheck {
     ///
     /// Errors: [`Error::Numeric`] where the loss has been too high for too long.
     pub fn step(&mut self, loss: f64, step: usize) -> Result<()> {
-        if self.first.len() < FIRST {
-            self.first.push(loss);
-            self.average = self.first.iter().sum::<f64>() / self.first.len() as f64;
+        if self.seen < FIRST {
+            self.seen += 1;
+            self.first += (loss - self.first) / self.seen as f64;
+            self.average = self.first;
             return Ok(());
         }
-        let first = self.first.iter().sum::<f64>() / FIRST as f64;
+        let first = self.first;
         self.average += 2.0 / (SPAN + 1.0) * (loss - self.average);
         self.above = if self.average > 2.0 * first + 2.0 { self.above + 1 } else { 0 };
         if self.above < LOST {

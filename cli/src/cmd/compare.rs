@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use ferrotune::data::orders::Split;
-use ferrotune::decide::arms::{self, Bench};
+use ferrotune::decide::arms::{self, Comparison};
 use ferrotune::decide::{Arm, Assumptions, Cost, Measured, Menu, task};
 use ferrotune::show::{self, Table};
 use ferrotune::train::RunConfig;
@@ -128,7 +128,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     let model = hub::resolve_with(&args.model, &mut progress::transfer())?;
     let [before, after] = menus;
     let config = RunConfig { model: args.model.clone(), output_dir: args.out.clone(), ..arms::training() };
-    let bench = Bench {
+    let comparison = Comparison {
         model: &model,
         base_model: hub::base_model(&args.model),
         before,
@@ -144,13 +144,13 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
             continue;
         }
         output::status(format!("{}:", arm.name()));
-        let mut watcher = Progress::new(bench.config.sft.logging_steps);
+        let mut watcher = Progress::new(comparison.config.sft.logging_steps);
         let bar = progress::bar(0, "answers");
         let mut answered = |done: usize, all: usize| {
             bar.set_length(all as u64);
             bar.set_position(done as u64);
         };
-        let measured = bench.run(arm, &mut watcher, &mut answered);
+        let measured = comparison.run(arm, &mut watcher, &mut answered);
         bar.finish_and_clear();
         report.arms.push(measured?);
         report.save(&args.out)?;

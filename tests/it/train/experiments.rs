@@ -32,7 +32,7 @@ fn what_is_on_record_does_not_run_again() {
     let bench = workspace.bench();
     type Experiment = fn(&Bench, &str) -> ferrotune::Result<Report>;
     // Not `forgetting`: its rank 64 is wider than the tiny model.
-    let experiments: [(Experiment, usize); 3] = [(learning_rate, 12), (loss_on_prompt, 4), (methods, 4)];
+    let experiments: [(Experiment, usize); 3] = [(learning_rate, 12), (loss_on_prompt, 4), (methods, 8)];
     for (experiment, arms) in experiments {
         let first = experiment(&bench, "").unwrap();
         assert_eq!(first.sweep.arms.len(), arms, "{}", first.question);
