@@ -4,7 +4,7 @@ use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 
 use super::bench::write_data;
-use super::verdict::{range, values};
+use super::verdict::{mean, range, values};
 use super::{Bench, Claim, Judge, Picture, Report, Sweep, Trial};
 use crate::Result;
 use crate::data::Record;
@@ -60,7 +60,7 @@ fn report(sweep: Sweep) -> Report {
     let mut means = Vec::new();
     for group in &groups {
         let shares: Vec<f64> = group.arms.iter().filter_map(|arm| arm.exact_match).map(|share| 100.0 * share).collect();
-        let mean = shares.iter().sum::<f64>() / shares.len().max(1) as f64;
+        let mean = mean(&shares).unwrap_or(0.0);
         let (least, most) = range(&shares);
         let percent = [mean, least, most].map(|share| format!("{share:.0}%"));
         table.row([group.name.clone()].into_iter().chain(percent).chain([format!("{:.3}", group.mean)]));

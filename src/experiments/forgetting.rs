@@ -1,6 +1,6 @@
 //! What does a model forget while it learns one task, and does LoRA forget less?
 
-use super::verdict::{range, values};
+use super::verdict::{mean, range, values};
 use super::{Bench, Claim, Judge, Picture, Report, Sweep, Trial};
 use crate::Result;
 use crate::lora::LoraConfig;
@@ -65,7 +65,7 @@ fn report(sweep: Sweep, steps: usize) -> Report {
         for length in LENGTHS {
             let Some(group) = groups.iter().find(|group| group.name == name(way, length * steps)) else { continue };
             let perplexities: Vec<f64> = group.arms.iter().filter_map(after).collect();
-            let mean = perplexities.iter().sum::<f64>() / perplexities.len().max(1) as f64;
+            let mean = mean(&perplexities).unwrap_or(0.0);
             let (least, most) = range(&perplexities);
             let numbers = [mean, least, most].map(|p| format!("{p:.1}"));
             table.row([group.name.clone(), format!("{:.3}", group.mean)].into_iter().chain(numbers));

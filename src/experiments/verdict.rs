@@ -63,8 +63,8 @@ pub(super) fn mean(values: &[f64]) -> Option<f64> {
     (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
 }
 
-/// The range in which a share of `n` answers may lie, at 95% confidence: for an arm that was trained once, in place of the
-/// range of its seeds.
+/// The range in which a share of `n` answers may lie, at 95% confidence: for claims about answers, which a few dozen orders
+/// leave uncertain beyond what seeds show.
 pub(super) fn interval(share: f64, n: usize) -> [f64; 2] {
     let (low, high) = evaluate::wilson((share * n as f64).round() as usize, n);
     [low, high]
