@@ -10,10 +10,16 @@ pub enum Error {
     Input(String),
     #[error("could not write `{path}`: {source}. Make sure that the folder is writable and the disk not full.")]
     Write { path: PathBuf, source: std::io::Error },
-    #[error(
-        "could not start: {0}. `cargo` and `rustc` have to be on the PATH, and Rust's sources installed (`rustup component add rust-src`)."
-    )]
+    #[error("could not start: {0}. `cargo` and `rustc` have to be on the PATH.")]
     Engine(String),
+    /// Cells run all the same, but most of a course's do not.
+    #[error(
+        "Rust's sources are not in `{0}`. Without them nothing is completed or explained, and a cell keeps a variable \
+         only where its type is written out, as in `let text: String = …`, or is as plain as a number's. Other cells \
+         fail with \"Couldn't automatically determine type of variable\" or E0521. Run `rustup component add rust-src`, \
+         or install your system's package of them, and start the kernel again."
+    )]
+    Sources(PathBuf),
     /// A cell of a notebook went wrong, or right where it was to go wrong.
     #[error("{0}")]
     Cell(String),

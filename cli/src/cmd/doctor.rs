@@ -5,6 +5,7 @@ use std::process::Command;
 use ferrotune::device::{self, Machine};
 use ferrotune::hub;
 
+use super::lab;
 use crate::failure::Failure;
 use crate::{output, units};
 
@@ -20,7 +21,7 @@ pub(crate) struct Args {}
 
 pub(crate) fn run(_: Args) -> Result<(), Failure> {
     let machine = device::machine();
-    let rows: [(&str, String); 11] = [
+    let rows: [(&str, String); 12] = [
         ("ferrotune", version()),
         ("system", format!("{} {}", std::env::consts::OS, std::env::consts::ARCH)),
         ("cores", cores(&machine)),
@@ -28,6 +29,7 @@ pub(crate) fn run(_: Args) -> Result<(), Failure> {
         ("instructions", instructions(&machine)),
         ("GPU", gpu()),
         ("CUDA", cuda()),
+        ("Rust", rust()),
         ("Python", python()),
         ("Jupyter", jupyter()),
         ("HF_HOME", hub::hf_home().map_or_else(|| "no home folder".into(), |path| path.display().to_string())),
@@ -74,6 +76,15 @@ fn cuda() -> String {
     let Ok(out) = Command::new("nvcc").arg("--version").output() else { return "nvcc not found".into() };
     let text = String::from_utf8_lossy(&out.stdout);
     text.lines().find(|line| line.contains("release")).unwrap_or("nvcc is there").trim().to_owned()
+}
+
+/// What compiles the cells of notebooks.
+fn rust() -> String {
+    let Some(version) = first_line("rustc", &["--version"]) else { return "not found".into() };
+    match lab::rust::look() {
+        Ok(()) => format!("{version}, with its sources"),
+        Err(_) => format!("{version}, without its sources; notebooks need `rustup component add rust-src`"),
+    }
 }
 
 fn python() -> String {

@@ -113,9 +113,16 @@ fn doctor_tells_what_there_is_and_no_secret() {
         .unwrap();
     let text = String::from_utf8(out.stdout).unwrap();
     assert!(out.status.success());
-    for line in
-        ["cores ", "memory ", "instructions  portable", "FERROTUNE_ISA=portable", "GPU ", "Python ", "set by HF_TOKEN"]
-    {
+    for line in [
+        "cores ",
+        "memory ",
+        "instructions  portable",
+        "FERROTUNE_ISA=portable",
+        "GPU ",
+        "Rust ",
+        "Python ",
+        "set by HF_TOKEN",
+    ] {
         assert!(text.contains(line), "no `{line}` in {text}");
     }
     assert!(!text.contains("hf_secret"));

@@ -11,7 +11,7 @@ use nbformat::v4::Cell;
 use crate::cache::Slot;
 use crate::config::Config;
 use crate::execute::{Collector, execute};
-use crate::{Error, Result, warm_up};
+use crate::{Error, Result, rustc, warm_up};
 
 /// Run a notebook and write what its cells show into it.
 #[derive(clap::Args)]
@@ -45,6 +45,9 @@ pub fn run(args: &Args) -> Result<()> {
     let (mut engine, failure) = warm_up::start(&config, slot.folder(), collector.sink(), |line| eprintln!("{line}"))?;
     if let Some(failure) = failure {
         return Err(Error::Engine(failure.traceback.join("\n")));
+    }
+    if let Err(missing) = rustc::sources() {
+        eprintln!("{missing}");
     }
     let all = notebook.cells.iter().filter(|cell| matches!(cell, Cell::Code { .. })).count();
     let begun = Instant::now();

@@ -17,7 +17,7 @@ use super::shell::nothing_found;
 use super::{Kernel, Replies};
 use crate::config::Config;
 use crate::engine::{Engine, Failure, Outcome, Output, Sink, media};
-use crate::warm_up;
+use crate::{rustc, warm_up};
 
 /// Something that needs the compiler.
 pub(super) enum Job {
@@ -39,11 +39,11 @@ pub(super) fn start(kernel: Arc<Kernel>, jobs: Receiver<Job>, config: Config, fo
     std::thread::spawn(move || {
         let payload = Arc::default();
         let sink = sink(kernel.clone(), Arc::clone(&payload));
-        let engine = warm_up(&kernel, &config, &folder, sink);
+        let (engine, notice) = warm_up(&kernel, &config, &folder, sink);
         if let Ok(engine) = &engine {
             let _ = kernel.interrupter.set(engine.interrupter());
         }
-        let mut worker = Worker { kernel, replies, engine, payload, count: 0 };
+        let mut worker = Worker { kernel, replies, engine, notice, payload, count: 0 };
         worker.kernel.busy.store(false, Ordering::SeqCst);
         while let Ok(job) = jobs.try_recv() {
             worker.work(job);
@@ -54,20 +54,22 @@ pub(super) fn start(kernel: Arc<Kernel>, jobs: Receiver<Job>, config: Config, fo
     });
 }
 
-/// The engine with its prelude, or why there is none. Cells that do without the prelude run all the same.
-fn warm_up(kernel: &Kernel, config: &Config, folder: &Path, sink: Sink) -> Result<Engine, Failure> {
+/// The engine with its prelude, or why there is none; and what the first cell is to say, for frontends show nothing
+/// that belongs to no cell. Cells that do without what is missing run all the same.
+fn warm_up(kernel: &Kernel, config: &Config, folder: &Path, sink: Sink) -> (Result<Engine, Failure>, String) {
     let tell = |text: &str| {
         eprintln!("{text}");
         kernel.stderr_of_cell(format!("{text}\n"));
     };
     match warm_up::start(config, folder, sink, tell) {
         Ok((engine, failure)) => {
-            if let Some(failure) = failure {
-                tell(&format!("the prelude could not be loaded:\n{}", failure.traceback.join("\n")));
-            }
-            Ok(engine)
+            let prelude = failure.map(|f| format!("the prelude could not be loaded:\n{}\n", f.traceback.join("\n")));
+            let sources = rustc::sources().err().map(|missing| format!("{missing}\n"));
+            let notice: String = prelude.into_iter().chain(sources).collect();
+            eprint!("{notice}");
+            (Ok(engine), notice)
         }
-        Err(error) => Err(Failure::new("KernelError", error.to_string())),
+        Err(error) => (Err(Failure::new("KernelError", error.to_string())), String::new()),
     }
 }
 
@@ -102,6 +104,8 @@ struct Worker {
     kernel: Arc<Kernel>,
     replies: Replies,
     engine: Result<Engine, Failure>,
+    /// What the first cell is to say; empty afterwards.
+    notice: String,
     /// What the cell sent for its reply.
     payload: Arc<Mutex<Vec<Payload>>>,
     /// Cells counted so far.
@@ -178,6 +182,10 @@ impl Worker {
         if !silent {
             let input = ExecuteInput { code: code.clone(), execution_count };
             self.kernel.iopub.send(input, Some(request));
+            let notice = std::mem::take(&mut self.notice);
+            if !notice.is_empty() {
+                self.kernel.iopub.text(Stdio::Stderr, notice, Some(request));
+            }
         }
         let outcome = self.run(code, asked.allow_stdin, request);
         let payload = std::mem::take(&mut *self.payload.lock().unwrap_or_else(PoisonError::into_inner));

@@ -34,6 +34,11 @@ pub(crate) struct Ran {
 impl Frontend {
     /// Starts a kernel whose prelude is the crate `toys`.
     pub(crate) fn start() -> Self {
+        Self::start_with(|_| {})
+    }
+
+    /// The same, with settings of the kernel's command.
+    pub(crate) fn start_with(set: impl FnOnce(&mut Command)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let config = toys(folder.path());
 
@@ -53,14 +58,10 @@ impl Frontend {
         };
         let file = folder.path().join("connection.json");
         std::fs::write(&file, serde_json::to_string(&connection).unwrap()).unwrap();
-        let process = command(folder.path())
-            .args(["run", "--connection-file"])
-            .arg(&file)
-            .arg("--config")
-            .arg(config)
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
+        let mut kernel = command(folder.path());
+        kernel.args(["run", "--connection-file"]).arg(&file).arg("--config").arg(config).stderr(Stdio::null());
+        set(&mut kernel);
+        let process = kernel.spawn().unwrap();
         let (shell, control, stdin, iopub) = runtime.block_on(connect(&connection));
         let mut frontend = Self { runtime, process, connection, shell, control, stdin, iopub, folder };
         loop {
@@ -160,11 +161,18 @@ impl Frontend {
         self.process.wait().unwrap();
     }
 
-    /// Answers the next question of a cell, and returns it with whether it is for a password.
+    /// Answers the next question of a cell, and returns it with whether it is for a password. A cell that ends without one
+    /// fails the test at once.
     pub(crate) fn answer(&mut self, value: &str) -> (String, bool) {
-        let Self { runtime, stdin, .. } = self;
+        let Self { runtime, stdin, shell, .. } = self;
         runtime.block_on(async {
-            let request = tokio::time::timeout(LIMIT, stdin.read()).await.expect("no input_request").unwrap();
+            let question = async {
+                tokio::select! {
+                    request = stdin.read() => request.unwrap(),
+                    reply = shell.read() => panic!("no input_request but {:?}", reply.unwrap().content),
+                }
+            };
+            let request = tokio::time::timeout(LIMIT, question).await.expect("no input_request");
             let Content::InputRequest(asked) = &request.content else { panic!("{request:?}") };
             let reply = jupyter_protocol::InputReply { value: value.into(), ..Default::default() };
             stdin.send(JupyterMessage::new(reply, Some(&request))).await.unwrap();

@@ -6,3 +6,4 @@ mod hardship;
 mod install;
 mod interrupt;
 mod prebuild;
+mod sources;

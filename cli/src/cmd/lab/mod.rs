@@ -1,5 +1,6 @@
 //! `ferrotune lab`: from a clone of the repository to notebooks in a browser.
 
+pub(super) mod rust;
 mod server;
 mod setup;
 

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use super::rust;
 use crate::failure::Failure;
 use crate::{interrupt, output};
 
@@ -25,7 +26,7 @@ pub(super) struct Lab {
 impl Lab {
     /// Makes what is not there yet; what is there stays. The programs are built, unless they are in the folder `programs`.
     pub(super) fn set_up(root: &Path, programs: Option<PathBuf>) -> Result<Self, Failure> {
-        needs_rust()?;
+        rust::look()?;
         let venv = root.join(".venv");
         environment(&venv)?;
         let programs = match programs {
@@ -90,23 +91,6 @@ fn notebooks(root: &Path) -> Vec<PathBuf> {
     let entries = folders.into_iter().filter_map(|folder| std::fs::read_dir(folder).ok()).flatten().flatten();
     let paths = entries.map(|entry| entry.path());
     paths.filter(|path| path.extension().is_some_and(|extension| extension == "ipynb")).collect()
-}
-
-/// The kernel compiles cells: it takes cargo, and the sources of Rust's library for completion.
-fn needs_rust() -> Result<(), Failure> {
-    let sysroot = Command::new("rustc").args(["--print", "sysroot"]).output();
-    let Some(sysroot) = sysroot.ok().filter(|output| output.status.success()) else {
-        return Err(Failure::Running("`rustc` could not be run. Install Rust, and put it on the PATH.".into()));
-    };
-    let sysroot = String::from_utf8_lossy(&sysroot.stdout).trim().to_owned();
-    let sources = Path::new(&sysroot).join("lib/rustlib/src/rust/library");
-    if sources.is_dir() {
-        return Ok(());
-    }
-    let what = format!("Rust's sources are not in `{}`", sources.display());
-    Err(Failure::Running(format!(
-        "{what}. Run `rustup component add rust-src`, or install your system's package of them."
-    )))
 }
 
 /// Builds the kernel and the course's program; returns the folder that they are in.
