@@ -81,6 +81,12 @@ pub(crate) fn lesson() -> crate::Outcome {
     }
     // ANCHOR_END: free
 
+    // ANCHOR: length timing
+    let rates = ferrotune::experiments::query_rates("smollm2-135m")?;
+    println!("{rates:#.0?}");
+    table(show::cost_by_prompt(&rates, 40, &assumed));
+    // ANCHOR_END: length
+
     // ANCHOR: priceless raises-exception
     use ferrotune::decide::Menu;
 

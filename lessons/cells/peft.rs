@@ -47,7 +47,7 @@ pub(crate) fn lesson() -> crate::Outcome {
         ("a copy of them in 32 bits", "-", full.adapters),
         ("gradients in 32 bits", "-", full.gradients),
         ("Adam", "32", full.optimizer),
-        ("activations", "8", full.activations + full.backward + full.workspace),
+        ("activations", "8", full.activations + full.backward + full.logits),
         ("total", "56", full.total),
     ] {
         ledger.row([name.to_owned(), said.into(), format!("{:.1}", gb(bytes))]);
@@ -62,7 +62,7 @@ pub(crate) fn lesson() -> crate::Outcome {
 
     // ANCHOR: ways
     fn ways() -> [(&'static str, Method); 4] {
-        let adapters = || Adapters { rank: 16, targets: Projection::ALL.to_vec() };
+        let adapters = || Adapters::new(16, &Projection::ALL);
         [
             ("full", Method::Full),
             ("LoRA", Method::Lora(adapters())),
@@ -123,6 +123,10 @@ pub(crate) fn lesson() -> crate::Outcome {
     svg(rates.picture.to_svg());
     // ANCHOR_END: rates
 
+    // ANCHOR: rates-claims
+    table(rates.claims());
+    // ANCHOR_END: rates-claims
+
     // ANCHOR: methods timing
     let methods = experiments::methods(&bench, "QLoRA, seed 0")?;
     table(methods.table.clone());
@@ -146,7 +150,7 @@ pub(crate) fn lesson() -> crate::Outcome {
 
     // ANCHOR: rank solution
     for rank in [16, 64, 256] {
-        let adapters = Adapters { rank, targets: Projection::ALL.to_vec() };
+        let adapters = Adapters::new(rank, &Projection::ALL);
         let method = Method::Qlora { adapters, double_quant: true };
         let plan = Plan::new(&LLAMA_70B, &settings(method));
         let adapters = plan.adapters + plan.gradients + plan.optimizer;

@@ -7,8 +7,10 @@ pub(crate) fn lesson() -> crate::Outcome {
     use ferrotune::experiments;
 
     let bench = Bench::course("../../lessons/records/arms/pitfalls.json");
+    let bench = Bench { answers: 240, ..bench };
     println!("steps: {}", bench.steps);
     println!("seeds: {}", bench.seeds);
+    println!("held-out orders: {}", bench.answers);
     // ANCHOR_END: bench
 
     // ANCHOR: rates tolerance=0.5
@@ -67,7 +69,8 @@ pub(crate) fn lesson() -> crate::Outcome {
     // ANCHOR_END: prompt
 
     // ANCHOR: template
-    let template = experiments::wrong_template(&bench, "")?;
+    let sixty = Bench { answers: 60, ..bench.clone() };
+    let template = experiments::wrong_template(&sixty, "")?;
     table(template.table.clone());
     table(template.claims());
     // ANCHOR_END: template
@@ -79,8 +82,12 @@ pub(crate) fn lesson() -> crate::Outcome {
 
     // ANCHOR: seed solution
     let once = Bench { seeds: 1, ..bench.clone() };
-    table(experiments::data_quality(&once, "")?.claims());
-    table(experiments::forgetting(&once, "")?.claims());
+    for report in [experiments::data_quality(&once, "")?, experiments::forgetting(&once, "")?] {
+        let open =
+            report.verdicts.iter().filter(|claim| claim.verdict.word() == "open").count();
+        println!("open: {open} of {}", report.verdicts.len());
+        table(report.claims());
+    }
     // ANCHOR_END: seed
 
     // ANCHOR: price solution

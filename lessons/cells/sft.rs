@@ -25,7 +25,7 @@ pub(crate) fn lesson() -> crate::Outcome {
     // ANCHOR_END: shape
 
     // ANCHOR: plan
-    let adapters = Adapters { rank: script.lora.r as u64, targets: Projection::ALL.to_vec() };
+    let adapters = Adapters::new(script.lora.r as u64, &Projection::ALL);
     let qlora = Method::Qlora { adapters: adapters.clone(), double_quant: true };
     let tokens = (script.sft.per_device_train_batch_size * script.sft.max_length) as u64;
     let plans = [Method::Full, Method::Lora(adapters), qlora].map(|method| {

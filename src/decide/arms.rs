@@ -110,7 +110,6 @@ impl Measured {
             setup_hours: hours(!self.arm.trains(), assumptions.prompt_hours)
                 + hours(self.arm.retrieves(), assumptions.retrieval_hours)
                 + hours(self.arm.trains(), assumptions.examples_hours),
-            prompt_tokens: self.prompt_tokens,
             latency_seconds: self.latency_seconds,
         }
     }
@@ -153,6 +152,17 @@ pub struct Comparison<'a> {
     pub device: Device,
 }
 
+/// The model as it is, in 4 bits.
+///
+/// Errors: those of [`model::open`] and [`model::load`].
+pub(super) fn load_base(model: &Path, device: &Device) -> Result<(Pretrained, Decoder)> {
+    let pretrained = model::open(model)?;
+    let nf4 = Quantization { quant_type: QuantType::Nf4, double: true };
+    let options = LoadOptions::new(device.clone(), DType::BF16).quantized(nf4);
+    let decoder = model::load(&pretrained, &options, |_, _| {})?;
+    Ok((pretrained, decoder))
+}
+
 /// A model that answers, and the text that it is asked with.
 struct Answering {
     pretrained: Pretrained,
@@ -175,13 +185,17 @@ impl Comparison<'_> {
     /// - `observer`: hears of a training, and is asked whether to stop
     /// - `answered`: is told of each finished answer, out of how many
     ///
-    /// Errors: [`Error::Interrupted`]; those of [`Session::prepare`], [`train::run`] and [`evaluate::answers`].
+    /// Errors: [`Error::Data`] for a menu that lacks a drink of the orders; [`Error::Interrupted`]; those of [`Session::prepare`],
+    /// [`train::run`] and [`evaluate::answers`].
     pub fn run(
         &self,
         arm: Arm,
         observer: &mut dyn Observer,
         answered: &mut dyn FnMut(usize, usize),
     ) -> Result<Measured> {
+        for menu in [&self.before, &self.after] {
+            task::check_menu(menu, self.train.iter().chain(&self.test))?;
+        }
         let (answering, setup_seconds) = self.set_up(arm, observer)?;
         let started = Instant::now();
         let retrievers = [&self.before, &self.after].map(|menu| arm.retrieves().then(|| Retriever::new(menu.clone())));
@@ -227,10 +241,7 @@ impl Comparison<'_> {
     /// The model of an arm, and the seconds that it took to train.
     fn set_up(&self, arm: Arm, observer: &mut dyn Observer) -> Result<(Answering, f64)> {
         if !arm.trains() {
-            let pretrained = model::open(self.model)?;
-            let nf4 = Quantization { quant_type: QuantType::Nf4, double: true };
-            let options = LoadOptions::new(self.device.clone(), DType::BF16).quantized(nf4);
-            let decoder = model::load(&pretrained, &options, |_, _| {})?;
+            let (pretrained, decoder) = load_base(self.model, &self.device)?;
             let template = Template::for_model(CHAT, &pretrained)?;
             return Ok((Answering { pretrained, decoder, template }, 0.0));
         }

@@ -1,12 +1,11 @@
 //! What a way costs: once to set up, and again for each query.
 //!
 //! ```text
-//! seconds a query = prompt tokens / prompt rate + answer tokens / answer rate + retrieval
 //! money a query   = seconds a query · price of the machine
 //! money           = set-up seconds · price of the machine + people's hours · their price + queries · money a query
 //! ```
 //!
-//! The number of queries at which two ways cost the same is the *break-even*: extra set-up over what a query saves.
+//! The seconds of a query are measured, or follow from its prompt's length by [`Rates`](super::Rates). The number of queries at which two ways cost the same is the *break-even*: extra set-up over what a query saves.
 
 use serde::Serialize;
 
@@ -31,29 +30,6 @@ impl Default for Assumptions {
     }
 }
 
-/// How fast a machine answers.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Rates {
-    /// Tokens of a prompt that are read in a second.
-    pub prompt_tokens_per_second: f64,
-    /// Tokens of an answer that are written in a second.
-    pub answer_tokens_per_second: f64,
-}
-
-impl Rates {
-    /// Seconds for a query whose prompt and answer have so many tokens, and for which something is looked up first.
-    ///
-    /// ```
-    /// let rates = ferrotune::decide::Rates { prompt_tokens_per_second: 1000.0, answer_tokens_per_second: 100.0 };
-    /// assert_eq!(rates.seconds(500.0, 30.0, 0.2), 1.0);
-    /// ```
-    pub fn seconds(&self, prompt_tokens: f64, answer_tokens: f64, retrieval_seconds: f64) -> f64 {
-        prompt_tokens / self.prompt_tokens_per_second
-            + answer_tokens / self.answer_tokens_per_second
-            + retrieval_seconds
-    }
-}
-
 /// What one way asks of machine and people.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Workload {
@@ -61,8 +37,6 @@ pub struct Workload {
     pub setup_seconds: f64,
     /// People's time before the first query: writing a prompt, gathering examples.
     pub setup_hours: f64,
-    /// Tokens of a prompt, on average.
-    pub prompt_tokens: f64,
     /// Seconds from question to answer, on average.
     pub latency_seconds: f64,
 }

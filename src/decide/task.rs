@@ -2,6 +2,8 @@
 //!
 //! It asks for a form that the model does not know (the house's JSON), and for facts that change (prices; what is sold out).
 
+use std::collections::BTreeSet;
+
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
@@ -10,6 +12,7 @@ use serde_json::Value;
 use super::menu::{Menu, Retriever, Row};
 use crate::data::orders::{self, Line, Order, Split};
 use crate::data::{Message, Record};
+use crate::{Error, Result};
 
 /// What a model that was trained on the task is told: "write the order as JSON, with prices".
 pub const INSTRUCTION: &str = "Ghi đơn thành JSON, kèm giá.";
@@ -36,7 +39,22 @@ pub fn cases(split: Split, n: usize) -> Vec<Case> {
     samples.into_iter().map(|sample| Case { said: sample.record.input, order: sample.order }).collect()
 }
 
-/// The right answer while `menu` holds.
+/// Whether `menu` has every drink of the cases: one that is missing would read as sold out.
+///
+/// Errors: [`Error::Data`] with the drinks that it lacks.
+pub fn check_menu<'a>(menu: &Menu, cases: impl IntoIterator<Item = &'a Case>) -> Result<()> {
+    let names = cases.into_iter().flat_map(|case| case.order.items.iter().map(|line| line.name.as_str()));
+    let missing: BTreeSet<&str> = names.filter(|name| menu.find(name).is_none()).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let names = missing.into_iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+    let hint = "Add a row for each, with `\"stock\": 0` where it is sold out.";
+    Err(Error::data("", format!("the menu has no row for {names}, which guests order"), hint))
+}
+
+/// The right answer while `menu` holds; the price of a drink that it lacks is null, as of one that is sold out (see
+/// [`check_menu`]).
 pub fn answer(order: &Order, menu: &Menu) -> String {
     #[derive(Serialize)]
     struct Priced<'a> {

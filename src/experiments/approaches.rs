@@ -7,7 +7,7 @@ use super::record;
 use super::sweep::{Watch, clear};
 use crate::data::orders::Split;
 use crate::decide::arms::{self, Comparison};
-use crate::decide::{Arm, Measured, Menu, task};
+use crate::decide::{Arm, Measured, Menu, Rates, task};
 use crate::show::Progress;
 use crate::train::RunConfig;
 use crate::{Error, Result, device, hub, interrupt};
@@ -83,6 +83,14 @@ pub fn approaches(path: &str, live: &[Arm], task: &Task) -> Result<Vec<Measured>
         measured.push(new);
     }
     Ok(measured)
+}
+
+/// How fast this machine reads a prompt of the model called `name`, and writes an answer.
+///
+/// Errors: those of [`hub::resolve`] and [`Rates::measure`].
+pub fn query_rates(name: &str) -> Result<Rates> {
+    let device = device::choose(device::Wanted::Auto)?.device;
+    device::on_pool(|| Rates::measure(&hub::resolve(name)?, &device))
 }
 
 /// Settings that make a difference, as a digest.

@@ -4,7 +4,7 @@ use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 
 use super::bench::write_data;
-use super::verdict::{mean, range, values};
+use super::verdict::{intervals, mean, percent, spread, values};
 use super::{Bench, Claim, Judge, Picture, Report, Sweep, Trial};
 use crate::Result;
 use crate::data::Record;
@@ -55,34 +55,27 @@ fn mislabelled(records: &[Record], share: f64) -> Vec<Record> {
 
 fn report(sweep: Sweep) -> Report {
     let groups = sweep.groups();
-    let right = |name: &str| values(&groups, name, |arm| arm.exact_match);
-    let mut table = Table::new(["arm", "exactly right", "lowest", "highest", "loss"]).numeric();
+    let mut table = Table::new(["arm", "exactly right", "of each seed", "bounds", "loss"]).numeric();
     let mut means = Vec::new();
     for group in &groups {
-        let shares: Vec<f64> = group.arms.iter().filter_map(|arm| arm.exact_match).map(|share| 100.0 * share).collect();
+        let shares = values(&groups, &group.name, |arm| arm.exact_match);
         let mean = mean(&shares).unwrap_or(0.0);
-        let (least, most) = range(&shares);
-        let percent = [mean, least, most].map(|share| format!("{share:.0}%"));
-        table.row([group.name.clone()].into_iter().chain(percent).chain([format!("{:.3}", group.mean)]));
-        means.push(mean);
+        let each = shares.iter().map(|share| percent(*share)).collect::<Vec<_>>().join(", ");
+        let bounds = spread(&intervals(&groups, &group.name), percent);
+        table.row([group.name.clone(), percent(mean), each, bounds, format!("{:.3}", group.mean)]);
+        means.push(100.0 * mean);
     }
     let bars = Bars::new("Right answers by training data, at equal steps", ARMS)
         .y("exactly right (%)")
         .bar("mean of the seeds", means);
-    let [small, large, noisy, copied] = ARMS.map(right);
+    let [small, large, noisy, copied] = ARMS.map(|name| intervals(&groups, name));
     let verdicts = vec![
         Claim::less("100 clean orders beat 1000 of which 30% are wrong", &noisy, &small),
         Claim::less("1000 clean orders beat 1000 of which 30% are wrong", &noisy, &large),
         Claim::less("1000 clean orders beat 100 clean ones", &small, &large),
         Claim::less("1000 lines of 50 orders are worse than 100 distinct ones", &copied, &small),
     ];
-    Report {
-        question: "Are a hundred good examples worth more than a thousand of which some are wrong?",
-        table,
-        picture: Picture::Bars(bars),
-        verdicts,
-        sweep,
-    }
+    Report { table, picture: Picture::Bars(bars), verdicts, sweep }
 }
 
 #[cfg(test)]

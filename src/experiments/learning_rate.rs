@@ -56,13 +56,7 @@ fn report(sweep: Sweep) -> Report {
         Claim::less("1.5e-3 gets further than 1e-2", &loss(1.5e-3), &loss(1e-2)),
         Claim { text: "at 0.2 the loss runs away, and the run is stopped".into(), verdict: ruined },
     ];
-    Report {
-        question: "Is a learning rate that is too high slow, or is it fatal?",
-        table,
-        picture: Picture::Chart(chart),
-        verdicts,
-        sweep,
-    }
+    Report { table, picture: Picture::Chart(chart), verdicts, sweep }
 }
 
 #[cfg(test)]

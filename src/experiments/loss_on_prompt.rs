@@ -30,11 +30,5 @@ fn report(sweep: Sweep) -> Report {
         .y("loss (nats per token)")
         .bar("mean of the seeds", groups.iter().map(|group| group.mean));
     let verdicts = vec![Claim::less("counting answers alone makes better answers", &only, &both)];
-    Report {
-        question: "Should the loss count the prompt's tokens, or only the answer's?",
-        table: sweep.table(),
-        picture: Picture::Bars(bars),
-        verdicts,
-        sweep,
-    }
+    Report { table: sweep.table(), picture: Picture::Bars(bars), verdicts, sweep }
 }

@@ -26,7 +26,7 @@ mod sweep;
 mod verdict;
 mod wrong_template;
 
-pub use approaches::{Task, approaches};
+pub use approaches::{Task, approaches, query_rates};
 pub use bench::{Bench, Judge, Trial};
 pub use data_quality::data_quality;
 pub use forgetting::forgetting;

@@ -23,7 +23,6 @@ impl Picture {
 /// What an experiment came to.
 #[derive(Clone, Debug)]
 pub struct Report {
-    pub question: &'static str,
     pub sweep: Sweep,
     pub table: Table,
     pub picture: Picture,

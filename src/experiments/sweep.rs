@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::bench::{Bench, Judge, Trial};
 use super::record;
-use super::verdict::range;
+use super::verdict::{mean, range};
 use crate::data::{self, Record, Template, TokenizeOptions};
 use crate::ops::aligned;
 use crate::show::{Progress, Table};
@@ -31,6 +31,9 @@ pub struct Arm {
     /// The share of held-out answers that are exactly right, where they were asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exact_match: Option<f64>,
+    /// How many held-out orders it was asked.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub answers: usize,
     /// The perplexity of a text before the training and after it, where it was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub perplexity: Option<[f64; 2]>,
@@ -96,9 +99,10 @@ impl Sweep {
         interrupt::begin();
         for trial in trials {
             let key = key(&trial);
-            let answered = |arm: &&Arm| trial.judge.orders.is_empty() || arm.exact_match.is_some();
-            let old = known.get(&key).filter(answered).filter(|_| trial.name != live);
-            let arm = match old {
+            let answered = |arm: &&Arm| trial.judge.orders.is_empty() || arm.answers == trial.judge.orders.len();
+            let old = known.get(&key).filter(answered);
+            let is_known = old.is_some();
+            let arm = match old.filter(|_| trial.name != live) {
                 Some(old) => Arm { name: trial.name, ..old.clone() },
                 None => match run(&bench.runs.join(&key), trial) {
                     Err(Error::Interrupted { .. }) => {
@@ -108,7 +112,7 @@ impl Sweep {
                     arm => arm?,
                 },
             };
-            if bench.recording && !known.contains_key(&key) {
+            if bench.recording && !is_known {
                 known.insert(key, arm.clone());
                 record::write(&bench.record, &known)?;
             }
@@ -128,7 +132,7 @@ impl Sweep {
             }
         }
         for group in &mut groups {
-            group.mean = group.arms.iter().map(|arm| arm.eval_loss).sum::<f64>() / group.arms.len() as f64;
+            group.mean = mean(&group.arms.iter().map(|arm| arm.eval_loss).collect::<Vec<_>>()).unwrap_or(0.0);
         }
         groups
     }
@@ -163,7 +167,12 @@ impl Group {
     }
 }
 
-/// Settings that make a difference, as a digest.
+/// For serde, which hands it a reference.
+fn is_zero(n: &usize) -> bool {
+    *n == 0
+}
+
+/// Settings that make a difference, as a digest; how many orders are answered is the [`Arm`]'s own.
 fn key(trial: &Trial) -> String {
     let config = RunConfig { output_dir: Default::default(), ..trial.config.clone() };
     record::key(&(config.to_toml() + &trial.judge.settings()))
@@ -206,6 +215,7 @@ fn run(output_dir: &Path, trial: Trial) -> Result<Arm> {
         Ok(Arm {
             eval_loss: answer_loss(&session)?,
             exact_match: judge.exact_match(&session)?,
+            answers: judge.orders.len(),
             perplexity: before.zip(judge.perplexity(&session)?).map(|(before, after)| [before, after]),
             stopped,
             trained: session.decoder.parameters().element_count(),
@@ -293,6 +303,7 @@ pub(super) fn arm(name: &str, eval_loss: f64) -> Arm {
         name: name.into(),
         eval_loss,
         exact_match: None,
+        answers: 0,
         perplexity: None,
         stopped: None,
         trained: 7,

@@ -6,9 +6,9 @@ use crate::evaluate;
 /// What becomes of a claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Every seed says so.
+    /// Every pair of seeds says so.
     Holds,
-    /// Every seed says the contrary.
+    /// Every pair of seeds says the contrary.
     Fails,
     /// The ranges of the seeds overlap.
     Open,
@@ -58,16 +58,32 @@ pub(super) fn range(values: &[f64]) -> (f64, f64) {
     values.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(*v), high.max(*v)))
 }
 
+/// The lowest and the highest of some values as a table has them, `0.142–0.150`; a dash where there are none.
+pub(super) fn spread(values: &[f64], shown: impl Fn(f64) -> String) -> String {
+    let (low, high) = range(values);
+    if values.is_empty() { "-".into() } else { format!("{}–{}", shown(low), shown(high)) }
+}
+
+/// A share as a table has it.
+pub(super) fn percent(share: f64) -> String {
+    format!("{:.0}%", 100.0 * share)
+}
+
 /// Their mean, if there are any.
 pub(super) fn mean(values: &[f64]) -> Option<f64> {
     (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
 }
 
-/// The range in which a share of `n` answers may lie, at 95% confidence: for claims about answers, which a few dozen orders
-/// leave uncertain beyond what seeds show.
-pub(super) fn interval(share: f64, n: usize) -> [f64; 2] {
-    let (low, high) = evaluate::wilson((share * n as f64).round() as usize, n);
-    [low, high]
+/// For claims about answers: the bounds of each share of right answers in the group called `name`, at 95% confidence. A few
+/// dozen orders leave a share uncertain beyond what seeds show.
+pub(super) fn intervals(groups: &[Group], name: &str) -> Vec<f64> {
+    let bounds = |arm: &super::Arm| {
+        let hits = (arm.exact_match? * arm.answers as f64).round() as usize;
+        let (low, high) = evaluate::wilson(hits, arm.answers);
+        Some([low, high])
+    };
+    let group = groups.iter().filter(|group| group.name == name);
+    group.flat_map(|group| group.arms.iter().filter_map(bounds).flatten()).collect()
 }
 
 /// A number of each arm of the group called `name`; of arms that have it.
@@ -77,7 +93,22 @@ pub(super) fn values(groups: &[Group], name: &str, of: impl Fn(&super::Arm) -> O
 
 #[cfg(test)]
 mod tests {
+    use super::super::sweep::{Arm, arm};
     use super::*;
+
+    #[test]
+    fn few_answers_leave_more_open_than_many() {
+        let group = |name: &str, share, answers| {
+            let arm = Arm { exact_match: Some(share), answers, ..arm(name, 0.0) };
+            Group { name: name.into(), arms: vec![arm], mean: 0.0 }
+        };
+        let verdict = |n| {
+            let groups = [group("a", 0.2, n), group("b", 0.35, n)];
+            Verdict::less(&intervals(&groups, "a"), &intervals(&groups, "b"))
+        };
+        assert_eq!((verdict(60), verdict(240)), (Verdict::Open, Verdict::Holds));
+        assert_eq!(intervals(&[group("a", 0.2, 60)], "b"), Vec::<f64>::new());
+    }
 
     #[test]
     fn ranges_that_touch_leave_a_claim_open() {

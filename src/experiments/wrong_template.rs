@@ -1,6 +1,6 @@
 //! What happens to a model that is asked in another template than it was trained in?
 
-use super::verdict::{interval, mean, values};
+use super::verdict::{intervals, mean, percent, values};
 use super::{Bench, Claim, Judge, Picture, Report, Sweep, Trial};
 use crate::Result;
 use crate::show::{Bars, Table};
@@ -25,15 +25,14 @@ pub fn wrong_template(bench: &Bench, live: &str) -> Result<Report> {
             }));
         }
     }
-    Ok(report(Sweep::run(bench, live, trials)?, orders.len()))
+    Ok(report(Sweep::run(bench, live, trials)?))
 }
 
 fn name(trained: TemplateName, asked: TemplateName) -> String {
     format!("trained in {}, asked in {}", trained.name(), asked.name())
 }
 
-/// `n`: the orders that each arm answered.
-fn report(sweep: Sweep, n: usize) -> Report {
+fn report(sweep: Sweep) -> Report {
     let groups = sweep.groups();
     let right = |trained, asked| values(&groups, &name(trained, asked), |arm| arm.exact_match);
     let mut table = Table::new(["exactly right", "asked in alpaca", "asked in chat"]).numeric();
@@ -43,23 +42,15 @@ fn report(sweep: Sweep, n: usize) -> Report {
     for trained in TEMPLATES {
         let row = TEMPLATES.map(|asked| mean(&right(trained, asked)));
         let title = format!("trained in {}", trained.name());
-        let percent = row.map(|share| share.map_or_else(|| "-".into(), |share| format!("{:.0}%", 100.0 * share)));
-        table.row([title.clone()].into_iter().chain(percent));
+        table.row([title.clone()].into_iter().chain(row.map(|share| share.map_or_else(|| "-".into(), percent))));
         bars = bars.bar(title, row.map(|share| 100.0 * share.unwrap_or(0.0)));
-        let other: Vec<f64> =
-            TEMPLATES.into_iter().filter(|asked| *asked != trained).flat_map(|asked| right(trained, asked)).collect();
-        let ranges = |shares: &[f64]| shares.iter().flat_map(|share| interval(*share, n)).collect::<Vec<_>>();
+        let bounds = |asked| intervals(&groups, &name(trained, asked));
+        let other: Vec<f64> = TEMPLATES.into_iter().filter(|asked| *asked != trained).flat_map(bounds).collect();
         verdicts.push(Claim::less(
             format!("trained in {}, the model is worse when asked in the other", trained.name()),
-            &ranges(&other),
-            &ranges(&right(trained, trained)),
+            &other,
+            &bounds(trained),
         ));
     }
-    Report {
-        question: "What happens to a model that is asked in another template than it was trained in?",
-        table,
-        picture: Picture::Bars(bars),
-        verdicts,
-        sweep,
-    }
+    Report { table, picture: Picture::Bars(bars), verdicts, sweep }
 }

@@ -1,7 +1,7 @@
 //! The decision framework's table: what was measured of each approach, and what it costs.
 
 use super::{Bars, Table};
-use crate::decide::{Assumptions, Cost, Measured};
+use crate::decide::{Assumptions, Cost, Measured, Rates, Workload};
 
 /// How right the approaches are and what they are given: a row a measure, a column an approach.
 pub fn comparison(measured: &[Measured]) -> Table {
@@ -35,6 +35,23 @@ pub fn costs(measured: &[Measured], assumptions: &Assumptions) -> Table {
             ("a million queries, $", &|m| format!("{:.0}", 1e6 * cost(m).query)),
         ],
     )
+}
+
+/// What a query costs by the length of its prompt, with an answer of `answer_tokens`, by what the machine reads and writes in a second.
+pub fn cost_by_prompt(rates: &Rates, answer_tokens: usize, assumptions: &Assumptions) -> Table {
+    let mut table = Table::new(["tokens a prompt", "seconds", "of it the prompt", "a million queries, $"]).numeric();
+    for tokens in [50.0, 200.0, 800.0, 3200.0] {
+        let seconds = |prompt: f64| rates.seconds(prompt, answer_tokens as f64, 0.0);
+        let workload = Workload { latency_seconds: seconds(tokens), ..Workload::default() };
+        let share = 1.0 - seconds(0.0) / seconds(tokens);
+        table.row([
+            format!("{tokens}"),
+            format!("{:.2}", seconds(tokens)),
+            format!("{:.0}%", 100.0 * share),
+            format!("{:.0}", 1e6 * Cost::new(&workload, assumptions).query),
+        ]);
+    }
+    table
 }
 
 /// A measure: its name, and its cell for an approach.
@@ -120,6 +137,15 @@ mod tests {
         let same = [measured(Arm::ZeroShot, 1.0, 0.0), measured(Arm::FewShot, 1.0, 0.0)];
         assert_eq!(break_evens(&same, &assumptions), [""; 0]);
         assert!(comparison_chart(&both).to_svg().contains("fine-tuned"));
+    }
+
+    #[test]
+    fn a_longer_prompt_costs_by_what_is_read_in_a_second() {
+        let rates = Rates { prompt_tokens_per_second: 1000.0, answer_tokens_per_second: 100.0 };
+        let assumptions = Assumptions { machine_hour: 3.6, ..Assumptions::default() };
+        let text = cost_by_prompt(&rates, 20, &assumptions).to_text();
+        // 0.2 s for the answer, and 0.8 s for 800 tokens before it.
+        assert!(text.contains("800                 1.00               80%                  1000"), "{text}");
     }
 
     #[test]

@@ -17,7 +17,7 @@ mod table;
 
 pub use card::{Card, model_card};
 pub use chart::{Bars, Chart};
-pub use comparison::{break_evens, comparison, comparison_chart, costs};
+pub use comparison::{break_evens, comparison, comparison_chart, cost_by_prompt, costs};
 pub use display::{
     Bundle, Content, Display, Html, Markdown, Png, Progress, Svg, clear_output, html, input, markdown, page, password,
     png, progress, svg, table,

@@ -8,13 +8,16 @@
 //! - a layer keeps, for each token, its input, the middle of its residual stream (2H), q and the attention's output
 //!   (2A), k and v (2K), gate and up (2I) in the compute type; log-sum-exp for each head, two inverse root mean squares,
 //!   and r numbers for each adapted projection in f32. The normalized inputs and the activation are computed again.
+//! - virtual tokens of prompt tuning are tokens like others
 //! - with gradient checkpointing a layer keeps its input (H) only, and one layer at a time is in full
 //! - the backward pass of a layer holds about 4I + 6H numbers for a token at once
 //!
 //! The process itself (code, tokenizer, allocator) is not counted.
 
+mod adapters;
 mod from_config;
 
+pub use adapters::{Adapters, Target};
 pub use from_config::measured_speed;
 
 use serde::Serialize;
@@ -22,7 +25,7 @@ use serde::Serialize;
 /// Weights in a block of NF4, and scales in a block of double quantization.
 const BLOCK: u64 = 64;
 const NESTED_BLOCK: u64 = 256;
-/// Bytes for the logits of one chunk of tokens.
+/// Bytes for the logits of one chunk of tokens in the portable form; the fused one holds panels that fit the cache, and needs less.
 pub const LOGITS_CHUNK: u64 = 32 << 20;
 
 /// The sizes of a model, as its `config.json` names them.
@@ -92,7 +95,7 @@ impl Shape {
 }
 
 /// What is trained, and how the frozen weights are kept.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Method {
     /// Every weight.
     Full,
@@ -113,20 +116,13 @@ impl Method {
     }
 }
 
-/// LoRA adapters: their rank, and the projections of each block that have one.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Adapters {
-    pub rank: u64,
-    pub targets: Vec<Projection>,
-}
-
 /// The settings that decide about memory.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     pub method: Method,
     /// Bytes of a number of the compute type: 4 for f32, 2 for bf16.
     pub compute_bytes: u64,
-    /// Tokens of one micro-batch: at most `per_device_train_batch_size · max_length`.
+    /// Tokens of one micro-batch: at most `per_device_train_batch_size · max_length`, and prompt tuning's virtual ones.
     pub tokens: u64,
     pub gradient_checkpointing: bool,
 }
@@ -138,7 +134,8 @@ pub struct Plan {
     pub weights: u64,
     /// Embedding, output layer and norms.
     pub embeddings: u64,
-    /// LoRA's A and B or the virtual tokens, f32; for full fine-tuning in bf16, the f32 masters of all weights.
+    /// LoRA's A and B, DoRA's magnitudes and the rows' norms, or the virtual tokens, f32; for full fine-tuning in bf16, the f32 masters
+    /// of all weights.
     pub adapters: u64,
     /// One f32 for each trained parameter.
     pub gradients: u64,
@@ -148,7 +145,9 @@ pub struct Plan {
     pub activations: u64,
     /// What the backward pass of one layer holds besides.
     pub backward: u64,
-    /// The largest linear layer decoded to f32 (QLoRA), and one chunk of logits.
+    /// One chunk of logits, whose gradient takes their place.
+    pub logits: u64,
+    /// The largest linear layer decoded to f32 (QLoRA).
     pub workspace: u64,
     pub total: u64,
 }
@@ -161,7 +160,7 @@ impl Plan {
     /// let shape = Shape {
     ///     layers: 30, hidden: 576, intermediate: 1536, heads: 9, kv_heads: 3, head_dim: 64, vocab: 49152, tied: true,
     /// };
-    /// let adapters = Adapters { rank: 16, targets: Projection::ALL.to_vec() };
+    /// let adapters = Adapters::new(16, &Projection::ALL);
     /// let method = Method::Qlora { adapters, double_quant: true };
     /// let settings = Settings { method, compute_bytes: 4, tokens: 1024, gradient_checkpointing: true };
     /// let kept = Plan::new(&shape, &Settings { gradient_checkpointing: false, ..settings.clone() });
@@ -179,7 +178,10 @@ impl Plan {
             _ => c * shape.linear_parameters(),
         };
         let trained = trained_parameters(shape, &settings.method);
-        let masters_apart = settings.method != Method::Full || c != 4;
+        let held = match (&settings.method, adapters) {
+            (Method::Full, _) if c == 4 => 0,
+            (_, adapters) => trained + adapters.map_or(0, |adapters| adapters.magnitudes(shape)),
+        };
         let decoded = match settings.method {
             Method::Qlora { .. } => 4 * Projection::ALL.iter().map(|&p| shape.weights(p)).max().unwrap_or(0),
             _ => 0,
@@ -187,12 +189,13 @@ impl Plan {
         let mut plan = Self {
             weights,
             embeddings: c * shape.other_parameters(),
-            adapters: if masters_apart { 4 * trained } else { 0 },
+            adapters: 4 * held,
             gradients: 4 * trained,
             optimizer: 8 * trained,
             activations: activations(shape, adapters, settings),
             backward: c * settings.tokens * (4 * shape.intermediate + 6 * shape.hidden),
-            workspace: decoded + LOGITS_CHUNK,
+            logits: LOGITS_CHUNK,
+            workspace: decoded,
             total: 0,
         };
         plan.total = plan.terms().iter().map(|(_, bytes)| bytes).sum();
@@ -200,7 +203,7 @@ impl Plan {
     }
 
     /// Every term but the total, by name.
-    pub fn terms(&self) -> [(&'static str, u64); 8] {
+    pub fn terms(&self) -> [(&'static str, u64); 9] {
         [
             ("weights", self.weights),
             ("embeddings", self.embeddings),
@@ -209,6 +212,7 @@ impl Plan {
             ("optimizer", self.optimizer),
             ("activations", self.activations),
             ("backward", self.backward),
+            ("logits", self.logits),
             ("workspace", self.workspace),
         ]
     }
@@ -219,8 +223,7 @@ pub fn trained_parameters(shape: &Shape, method: &Method) -> u64 {
     match method {
         Method::Full => shape.linear_parameters() + shape.other_parameters(),
         Method::Lora(adapters) | Method::Qlora { adapters, .. } => {
-            let features = adapters.targets.iter().map(|p| p.features(shape));
-            shape.layers * adapters.rank * features.map(|(input, output)| input + output).sum::<u64>()
+            adapters.low_rank(shape) + adapters.magnitudes(shape)
         }
         Method::PromptTuning { virtual_tokens } => virtual_tokens * shape.hidden,
     }
@@ -234,7 +237,7 @@ fn nf4_bytes(weights: u64, double_quant: bool) -> u64 {
 
 fn activations(shape: &Shape, adapters: Option<&Adapters>, settings: &Settings) -> u64 {
     let c = settings.compute_bytes;
-    let low_rank = adapters.map_or(0, |a| a.rank * a.targets.len() as u64);
+    let low_rank = adapters.map_or(0.0, |a| a.targets.iter().map(|target| target.rank).sum()).ceil() as u64;
     let (attention, kv) = (shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim);
     let layer = c * 2 * (shape.hidden + attention + kv + shape.intermediate) + 4 * (shape.heads + 2 + low_rank);
     let input = c * shape.hidden;
@@ -292,7 +295,7 @@ mod tests {
     }
 
     fn adapters() -> Adapters {
-        Adapters { rank: 16, targets: Projection::ALL.to_vec() }
+        Adapters::new(16, &Projection::ALL)
     }
 
     fn qlora() -> Settings {
@@ -328,8 +331,17 @@ mod tests {
         // A token in a layer: 5,760 numbers of the compute type, and 9 + 2 + 7·16 others; then 2·576 after the layers.
         assert_eq!(plan.activations, 1024 * (30 * (4 * 5760 + 4 * 123) + 8 * 576));
         assert_eq!(plan.backward, 1024 * 4 * (4 * 1536 + 6 * 576));
-        assert_eq!(plan.workspace, 4 * 576 * 1536 + LOGITS_CHUNK);
+        assert_eq!((plan.logits, plan.workspace), (LOGITS_CHUNK, 4 * 576 * 1536));
         assert_eq!(plan.total, plan.terms().iter().map(|(_, bytes)| bytes).sum::<u64>());
+    }
+
+    #[test]
+    fn dora_adds_a_magnitude_and_a_norm_for_each_output() {
+        let dora = Method::Lora(Adapters { dora: true, ..adapters() });
+        let outputs = 30 * (576 + 192 + 192 + 576 + 1536 + 1536 + 576);
+        assert_eq!(trained_parameters(&SMOLLM2, &dora), 4_884_480 + outputs);
+        let plan = Plan::new(&SMOLLM2, &settings(dora));
+        assert_eq!((plan.adapters, plan.gradients), (4 * (4_884_480 + 2 * outputs), 4 * (4_884_480 + outputs)));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod equivalence;
 mod experiments;
+mod plan;
 mod resume;
 mod run_folder;
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use ferrotune::data::orders::Split;
 use ferrotune::decide::arms::{self, Comparison};
-use ferrotune::decide::{Arm, Assumptions, Cost, Measured, Menu, task};
+use ferrotune::decide::{Arm, Assumptions, Cost, Measured, Menu, Rates, task};
 use ferrotune::show::{self, Table};
 use ferrotune::train::RunConfig;
 use ferrotune::{device, files, hub};
@@ -19,8 +19,9 @@ use crate::{interrupt, output};
 /// Try a prompt, retrieval and fine-tuning on one task, and measure each
 ///
 /// The task is a coffee shop's: an order becomes JSON with the price of each drink. Five approaches answer held-out orders, once
-/// while the menu holds and once after its prices have changed. The result is a table, a chart, and the number of queries from
-/// which on one approach costs less than another. What the costs assume is told, and can be changed.
+/// while the menu holds and once after its prices have changed. The result is a table, a chart, what a query costs by the length of
+/// its prompt, and the number of queries from which on one approach costs less than another. What the costs assume is told, and can
+/// be changed.
 ///
 /// Most of the time goes into two trainings. It can be interrupted: what is finished is kept.
 #[derive(clap::Args)]
@@ -75,6 +76,9 @@ pub(crate) struct Args {
     json: bool,
 }
 
+/// Tokens of an answer for which a query's cost is told: a priced order has about as many.
+const ANSWER_TOKENS: usize = 40;
+
 /// What an arm's result is of; with another setting it is measured anew.
 #[derive(PartialEq, Serialize, Deserialize)]
 struct Settings {
@@ -89,13 +93,16 @@ struct Settings {
 struct Report {
     settings: Settings,
     arms: Vec<Measured>,
+    /// How fast the base model reads and writes here.
+    #[serde(default)]
+    rates: Option<Rates>,
 }
 
 impl Report {
     /// The report in `out`, if it has these settings; else an empty one.
     fn load(out: &Path, settings: Settings) -> Self {
         let old = fs::read(out.join("report.json")).ok().and_then(|text| serde_json::from_slice::<Self>(&text).ok());
-        old.filter(|old| old.settings == settings).unwrap_or(Self { settings, arms: Vec::new() })
+        old.filter(|old| old.settings == settings).unwrap_or(Self { settings, arms: Vec::new(), rates: None })
     }
 
     fn save(&self, out: &Path) -> Result<(), Failure> {
@@ -155,7 +162,19 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         report.arms.push(measured?);
         report.save(&args.out)?;
     }
-    let tables = [show::comparison(&report.arms), show::costs(&report.arms, &assumptions), assumed(&assumptions)];
+    let rates = match report.rates {
+        Some(rates) => rates,
+        None => device::on_pool(|| Rates::measure(&model, &comparison.device))?,
+    };
+    if report.rates.replace(rates).is_none() {
+        report.save(&args.out)?;
+    }
+    let tables = [
+        show::comparison(&report.arms),
+        show::costs(&report.arms, &assumptions),
+        show::cost_by_prompt(&rates, ANSWER_TOKENS, &assumptions),
+        assumed(&assumptions),
+    ];
     let chart = show::comparison_chart(&report.arms).to_svg();
     files::write_atomic(&args.out.join("chart.svg"), chart.as_bytes())?;
     let break_evens = show::break_evens(&report.arms, &assumptions);
@@ -166,7 +185,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         let cost = |m: &Measured| Cost::new(&m.workload(&assumptions), &assumptions);
         let costs: Vec<_> = report.arms.iter().map(|m| json!({"arm": m.arm, "cost": cost(m)})).collect();
         return output::json(&json!({
-            "arms": report.arms, "costs": costs, "assumptions": assumptions, "break_even": break_evens,
+            "arms": report.arms, "costs": costs, "rates": rates, "assumptions": assumptions, "break_even": break_evens,
         }));
     }
     for table in tables {

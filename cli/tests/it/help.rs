@@ -225,8 +225,8 @@ fn compare() {
 
     The task is a coffee shop's: an order becomes JSON with the price of each drink. Five approaches
     answer held-out orders, once while the menu holds and once after its prices have changed. The result
-    is a table, a chart, and the number of queries from which on one approach costs less than another.
-    What the costs assume is told, and can be changed.
+    is a table, a chart, what a query costs by the length of its prompt, and the number of queries from
+    which on one approach costs less than another. What the costs assume is told, and can be changed.
 
     Most of the time goes into two trainings. It can be interrupted: what is finished is kept.
 

@@ -1,11 +1,13 @@
 //! The command `ferrotune`, run as a person runs it.
 
 mod bad_input;
+mod compare;
 mod decide;
 mod errors;
 mod help;
 mod help_train;
 mod hub;
+mod plan;
 mod tiny;
 mod train;
 

@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Device, Tensor};
 
-use super::{Adapters, Method, Projection, Settings, Shape};
+use super::{Adapters, Method, Projection, Settings, Shape, Target};
 use crate::model::Config;
 use crate::ops::qlora_linear;
 use crate::ops::weight::Weight;
@@ -26,21 +26,26 @@ impl From<&Config> for Shape {
 }
 
 impl Settings {
-    /// The settings of a run whose largest micro-batch has `tokens` tokens.
+    /// The settings of a run whose largest micro-batch has `tokens` tokens of data.
     ///
     /// Errors: [`Error::Config`] when `target_modules` names a module that the model lacks.
     pub fn new(run: &RunConfig, model: &Config, tokens: usize) -> Result<Self> {
         let adapters = || -> Result<Adapters> {
-            let matched = |p: Projection| {
-                let name = p.module_name();
-                model.module_shapes().iter().any(|m| m.name.ends_with(name) && run.lora.target_modules.matches(&m.name))
+            let modules = model.module_shapes();
+            let layers = model.num_hidden_layers.max(1) as f64;
+            let target = |projection: Projection| {
+                let name = projection.module_name();
+                let of = modules.iter().filter(|m| m.name.ends_with(name) && run.lora.target_modules.matches(&m.name));
+                let ranks: Vec<usize> = of.map(|m| run.lora.rank_for(&m.name)).collect();
+                let rank = ranks.iter().sum::<usize>() as f64 / layers;
+                (!ranks.is_empty()).then(|| Target { projection, rank, share: ranks.len() as f64 / layers })
             };
-            let targets: Vec<Projection> = Projection::ALL.into_iter().filter(|p| matched(*p)).collect();
+            let targets: Vec<Target> = Projection::ALL.into_iter().filter_map(target).collect();
             if targets.is_empty() {
                 let hint = "Name modules such as `q_proj`, or \"all-linear\".";
                 return Err(Error::config("", "`target_modules` names no module of the model", hint));
             }
-            Ok(Adapters { rank: run.lora.r as u64, targets })
+            Ok(Adapters { targets, dora: run.lora.use_dora })
         };
         let method = match run.method {
             config::Method::Full => Method::Full,
@@ -52,10 +57,15 @@ impl Settings {
                 Method::Qlora { adapters: adapters()?, double_quant: run.quantization.bnb_4bit_use_double_quant }
             }
         };
+        // Each sequence has its own; how many a packed row has is up to the data, so one a row is counted.
+        let virtual_tokens = match run.method {
+            config::Method::PromptTuning => run.prompt_tuning.num_virtual_tokens * run.sft.per_device_train_batch_size,
+            _ => 0,
+        };
         Ok(Self {
             method,
             compute_bytes: compute_dtype(run).size_in_bytes() as u64,
-            tokens: tokens as u64,
+            tokens: (tokens + virtual_tokens) as u64,
             gradient_checkpointing: run.sft.gradient_checkpointing,
         })
     }
