@@ -164,11 +164,13 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     }
     let rates = match report.rates {
         Some(rates) => rates,
-        None => device::on_pool(|| Rates::measure(&model, &comparison.device))?,
+        None => {
+            let rates = device::on_pool(|| Rates::measure(&model, &comparison.device))?;
+            report.rates = Some(rates);
+            report.save(&args.out)?;
+            rates
+        }
     };
-    if report.rates.replace(rates).is_none() {
-        report.save(&args.out)?;
-    }
     let tables = [
         show::comparison(&report.arms),
         show::costs(&report.arms, &assumptions),
