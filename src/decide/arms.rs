@@ -185,8 +185,8 @@ impl Comparison<'_> {
     /// - `observer`: hears of a training, and is asked whether to stop
     /// - `answered`: is told of each finished answer, out of how many
     ///
-    /// Errors: [`Error::Data`] for a menu that lacks a drink of the orders; [`Error::Interrupted`]; those of [`Session::prepare`],
-    /// [`train::run`] and [`evaluate::answers`].
+    /// Errors: [`Error::Data`] for a menu that lacks a drink of the orders; [`Error::Interrupted`]; those of
+    /// [`Session::prepare`], [`train::run`] and [`evaluate::answers`].
     pub fn run(
         &self,
         arm: Arm,

@@ -5,7 +5,8 @@
 //! money           = set-up seconds · price of the machine + people's hours · their price + queries · money a query
 //! ```
 //!
-//! The seconds of a query are measured, or follow from its prompt's length by [`Rates`](super::Rates). The number of queries at which two ways cost the same is the *break-even*: extra set-up over what a query saves.
+//! The seconds of a query are measured, or follow from its prompt's length by [`Rates`](super::Rates). The number of
+//! queries at which two ways cost the same is the *break-even*: extra set-up over what a query saves.
 
 use serde::Serialize;
 

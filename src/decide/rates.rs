@@ -49,8 +49,8 @@ impl Rates {
         })
     }
 
-    /// Seconds for a query whose prompt and answer have so many tokens, and for which something is looked up first. That attention
-    /// takes longer the more stands before a token is left out: it is little for a small model's prompts.
+    /// Seconds for a query whose prompt and answer have so many tokens, and for which something is looked up first. That
+    /// attention takes longer the more stands before a token is left out: it is little for a small model's prompts.
     ///
     /// ```
     /// let rates = ferrotune::decide::Rates { prompt_tokens_per_second: 1000.0, answer_tokens_per_second: 100.0 };

@@ -24,7 +24,8 @@ impl Perplexity {
 /// The text is cut into windows of `window` tokens, each read by itself; the first token of each is not foreseen. This is what
 /// transformers' guide calls the disjoint form, which asks a little more of the model than overlapping windows.
 ///
-/// Errors: [`Error::Data`] for a text of fewer than two tokens; [`Error::Config`] for a window of fewer than two; those of the tokenizer and the operations.
+/// Errors: [`Error::Data`] for a text of fewer than two tokens; [`Error::Config`] for a window of fewer than two; those of
+/// the tokenizer and the operations.
 pub fn perplexity(decoder: &Decoder, pretrained: &Pretrained, text: &str, window: usize) -> Result<Perplexity> {
     if window < 2 {
         return Err(Error::config(

@@ -19,8 +19,8 @@ const EPOCHS: [usize; 2] = [1, 4];
 /// Orders that are trained on: few, so that epochs are short.
 const ORDERS: usize = 100;
 
-/// Trains all weights and adapters of rank 4 and 64 on a hundred orders for one and for four epochs; of each the answers to held-out orders and
-/// the perplexity of a page of running text are taken. Arms are called `rank 4, 4 epochs, seed 0`.
+/// Trains all weights and adapters of rank 4 and 64 on a hundred orders for one and for four epochs; of each the answers to
+/// held-out orders and the perplexity of a page of running text are taken. Arms are called `rank 4, 4 epochs, seed 0`.
 ///
 /// The base weights are in 16 bits for all, so that none starts from a rounded model; alpha is 32 for both ranks.
 ///

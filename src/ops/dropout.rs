@@ -11,13 +11,13 @@
 //! factor they have anyway.
 
 use crate::error::{Error, Result};
-use crate::ops::cpu::simd::vectorized;
+use crate::ops::cpu::dropout::Mask;
 use candle_core::{DType, Device, Shape, Tensor};
 
 /// Zeroes each element with probability `p`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Dropout {
-    /// Probability that an element is zeroed, in [0, 1), rounded to a multiple of 1/65536.
+    /// Probability that an element is zeroed, in [0, 1), rounded to a multiple of 1/65536 below 1.
     pub p: f32,
     /// Which stream of decisions; every use in a run takes another.
     pub seed: u64,
@@ -47,7 +47,7 @@ impl Dropout {
     /// assert_eq!(kept, [true, false, true, true, true, true, true, false]);
     /// ```
     pub fn kept(&self, i: u64) -> bool {
-        keeps(word(mix(self.seed), i / 4), (i % 4) as u32, self.threshold())
+        lane(word(self.key(), i / 4), i % 4) >= self.threshold()
     }
 
     /// The mask of a tensor of `shape`, flattened in row-major order: 1 where kept, else 0.
@@ -62,148 +62,49 @@ impl Dropout {
         let shape = shape.into();
         let ones = vec![1f32; shape.elem_count()];
         let mut mask = vec![0f32; ones.len()];
-        self.zero(0, &ones, &mut mask);
+        Mask::of(self).zero(0, &ones, &mut mask);
         Ok(Tensor::from_vec(mask, shape, &Device::Cpu)?.to_device(device)?.to_dtype(dtype)?)
     }
 
-    /// Adds to `to` those of `from` that are kept of elements `first` to `first + 31`.
-    #[inline(always)]
-    pub(in crate::ops) fn add_kept(&self, first: u64, from: &[f32; 32], to: &mut [f32; 32]) {
-        if !first.is_multiple_of(4) {
-            for i in 0..32 {
-                to[i] += if self.kept(first + i as u64) { from[i] } else { 0. };
-            }
-            return;
-        }
-        let (key, threshold) = (mix(self.seed), self.threshold());
-        let mut words = [0u64; 8];
-        for (i, w) in words.iter_mut().enumerate() {
-            *w = word(key, first / 4 + i as u64).to_le();
-        }
-        let lanes: [u16; 32] = pulp::cast(words);
-        for i in 0..32 {
-            to[i] += if u16::from_le(lanes[i]) as u32 >= threshold { from[i] } else { 0. };
-        }
+    /// What makes its hashes others than those of another seed.
+    pub(in crate::ops) fn key(&self) -> u64 {
+        mix(self.seed)
     }
 
-    /// Copies `from`, elements `first`, `first + 1`, … of the masked tensor, to `to`, zeroing those not kept.
-    pub(crate) fn zero<T: Copy + Default>(&self, first: u64, from: &[T], to: &mut [T]) {
-        vectorized(
-            #[inline(always)]
-            || self.zero_inlined(first, from, to),
-        );
-    }
-
-    /// The same for `width` columns from `first` on of a tensor of `cols` columns, for `[first, cols]`: `from` begins with the
-    /// first row's and has the others `cols` apart, `to` has no gaps.
-    pub(crate) fn zero_rows<T: Copy + Default>(
-        &self,
-        [first, cols]: [usize; 2],
-        from: &[T],
-        to: &mut [T],
-        width: usize,
-    ) {
-        vectorized(
-            #[inline(always)]
-            || {
-                for (i, to) in to.chunks_exact_mut(width).enumerate() {
-                    self.zero_inlined((i * cols + first) as u64, &from[i * cols..][..width], to);
-                }
-            },
-        );
-    }
-
-    #[inline(always)]
-    fn zero_inlined<T: Copy + Default>(&self, first: u64, from: &[T], to: &mut [T]) {
-        let zero = T::default();
-        const WORDS: usize = 16;
-        let (key, threshold) = (mix(self.seed), self.threshold());
-        let head = (first.wrapping_neg() % 4).min(to.len() as u64) as usize;
-        for i in 0..head {
-            to[i] = if self.kept(first + i as u64) { from[i] } else { zero };
-        }
-        let (from, to) = (&from[head..], &mut to[head..]);
-        let mut counter = (first + head as u64) / 4;
-        let mut from_blocks = from.chunks_exact(4 * WORDS);
-        let mut to_blocks = to.chunks_exact_mut(4 * WORDS);
-        for (from, to) in from_blocks.by_ref().zip(to_blocks.by_ref()) {
-            let mut words = [0u64; WORDS];
-            for (i, w) in words.iter_mut().enumerate() {
-                *w = word(key, counter + i as u64);
-            }
-            // A word's lanes from the lowest on, side by side, so that the comparisons are one instruction.
-            let lanes: [u16; 4 * WORDS] = pulp::cast(words.map(u64::to_le));
-            for i in 0..4 * WORDS {
-                to[i] = if u16::from_le(lanes[i]) as u32 >= threshold { from[i] } else { zero };
-            }
-            counter += WORDS as u64;
-        }
-        for (i, (from, to)) in from_blocks.remainder().iter().zip(to_blocks.into_remainder()).enumerate() {
-            *to = if keeps(word(key, counter + i as u64 / 4), i as u32 % 4, threshold) { *from } else { zero };
-        }
-    }
-
-    fn threshold(&self) -> u32 {
-        (self.p * 65536.).round() as u32
+    /// The least lane that is kept.
+    pub(in crate::ops) fn threshold(&self) -> u16 {
+        (self.p * 65536.).round().min(65535.) as u16
     }
 }
 
+/// What the counter is multiplied by: 2^64 over the golden ratio.
+pub(in crate::ops) const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
+/// What [`mix`] multiplies by.
+pub(in crate::ops) const MIX: [u64; 2] = [0xbf58_476d_1ce4_e5b9, 0x94d0_49bb_1331_11eb];
+
+/// The hash of `counter`.
 #[inline(always)]
-fn keeps(word: u64, lane: u32, threshold: u32) -> bool {
-    (word >> (16 * lane)) as u32 & 0xffff >= threshold
+pub(in crate::ops) fn word(key: u64, counter: u64) -> u64 {
+    mix(key.wrapping_add(counter.wrapping_add(1).wrapping_mul(GOLDEN)))
 }
 
+/// 16 bits of it, the lowest first.
 #[inline(always)]
-fn word(key: u64, counter: u64) -> u64 {
-    mix(key.wrapping_add(counter.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15)))
+pub(in crate::ops) fn lane(word: u64, lane: u64) -> u16 {
+    (word >> (16 * lane)) as u16
 }
 
 /// The finaliser of SplitMix64 (Steele, Lea & Flood, 2014; constants by Stafford, "Mix13").
 #[inline(always)]
 fn mix(mut z: u64) -> u64 {
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z = (z ^ (z >> 30)).wrapping_mul(MIX[0]);
+    z = (z ^ (z >> 27)).wrapping_mul(MIX[1]);
     z ^ (z >> 31)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_range_is_masked_as_its_elements_are() {
-        let dropout = Dropout { p: 0.4, seed: 3 };
-        let ones = [1f32; 300];
-        for (first, len) in [(0, 300), (1, 299), (3, 2), (6, 129), (127, 66), (5, 0)] {
-            let mut got = vec![9f32; len];
-            dropout.zero(first, &ones[..len], &mut got);
-            for (i, &v) in got.iter().enumerate() {
-                assert_eq!(v == 1., dropout.kept(first + i as u64), "element {i} from {first}");
-            }
-        }
-    }
-
-    #[test]
-    fn some_columns_are_masked_as_in_the_whole() {
-        let dropout = Dropout { p: 0.4, seed: 3 };
-        let (rows, cols, first, width) = (5, 203, 64, 128);
-        let mut got = vec![9f32; rows * width];
-        dropout.zero_rows([first, cols], &vec![1f32; rows * cols][first..], &mut got, width);
-        for (i, &v) in got.iter().enumerate() {
-            assert_eq!(v == 1., dropout.kept((i / width * cols + first + i % width) as u64), "element {i}");
-        }
-    }
-
-    #[test]
-    fn what_is_kept_is_added() {
-        let dropout = Dropout { p: 0.4, seed: 3 };
-        for first in [0u64, 3, 4, 576, 10_004] {
-            let mut got = [1f32; 32];
-            dropout.add_kept(first, &[2.; 32], &mut got);
-            let want: [f32; 32] = std::array::from_fn(|i| if dropout.kept(first + i as u64) { 3. } else { 1. });
-            assert_eq!(got, want, "from {first}");
-        }
-    }
 
     #[test]
     fn drops_at_its_rate_in_every_lane_and_independently_between_neighbours_and_seeds() {

@@ -37,7 +37,8 @@ pub fn costs(measured: &[Measured], assumptions: &Assumptions) -> Table {
     )
 }
 
-/// What a query costs by the length of its prompt, with an answer of `answer_tokens`, by what the machine reads and writes in a second.
+/// What a query costs by the length of its prompt, with an answer of `answer_tokens`, by what the machine reads and writes
+/// in a second.
 pub fn cost_by_prompt(rates: &Rates, answer_tokens: usize, assumptions: &Assumptions) -> Table {
     let mut table = Table::new(["tokens a prompt", "seconds", "of it the prompt", "a million queries, $"]).numeric();
     for tokens in [50.0, 200.0, 800.0, 3200.0] {

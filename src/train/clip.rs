@@ -21,15 +21,24 @@ const CHUNK: usize = 1 << 14;
 ///
 /// Errors: only what candle reports.
 pub fn clip_grad_norm(grads: &mut [Tensor], max_norm: f64) -> Result<f64> {
-    let mut sum = 0.0;
-    for grad in grads.iter() {
-        sum += sum_of_squares(grad)?;
-    }
-    let norm = sum.sqrt();
+    // Many small tensors: a thread takes one at a time, but on the CPU only.
+    let on_cpu = grads.iter().all(|grad| grad.device().is_cpu());
+    let sums: Vec<f64> = if on_cpu {
+        grads.par_iter().map(sum_of_squares).collect::<Result<_>>()?
+    } else {
+        grads.iter().map(sum_of_squares).collect::<Result<_>>()?
+    };
+    let norm = sums.iter().sum::<f64>().sqrt();
     let factor = max_norm / (norm + 1e-6);
     if max_norm > 0.0 && norm.is_finite() && factor < 1.0 {
-        for grad in grads.iter_mut() {
+        let scale = |grad: &mut Tensor| -> Result<()> {
             *grad = grad.affine(factor, 0.0)?;
+            Ok(())
+        };
+        if on_cpu {
+            grads.par_iter_mut().try_for_each(scale)?;
+        } else {
+            grads.iter_mut().try_for_each(scale)?;
         }
     }
     Ok(norm)

@@ -57,29 +57,27 @@ const LANES: usize = 32;
 
 /// The sum of `row`, in the order that keeps vector registers busy.
 #[inline(always)]
-fn sum(row: &[f32]) -> f32 {
-    let (chunks, rest) = row.as_chunks::<LANES>();
+fn sum(row: &[[f32; LANES]]) -> f32 {
     let mut sums = [0f32; LANES];
-    for chunk in chunks {
+    for chunk in row {
         for i in 0..LANES {
             sums[i] += chunk[i];
         }
     }
-    halves(sums, |a, b| a + b) + rest.iter().sum::<f32>()
+    halves(sums, |a, b| a + b)
 }
 
 /// The maximum of `row`; ignores NaN, which the exponential then brings back.
 #[inline(always)]
-fn max(row: &[f32]) -> f32 {
+fn max(row: &[[f32; LANES]]) -> f32 {
     let larger = |a: f32, b: f32| if a > b { a } else { b };
-    let (chunks, rest) = row.as_chunks::<LANES>();
     let mut maxima = [f32::NEG_INFINITY; LANES];
-    for chunk in chunks {
+    for chunk in row {
         for i in 0..LANES {
             maxima[i] = larger(chunk[i], maxima[i]);
         }
     }
-    rest.iter().fold(halves(maxima, larger), |max, &v| larger(v, max))
+    halves(maxima, larger)
 }
 
 /// Joins element i of the first half with element i of the second, until one is left.

@@ -5,6 +5,12 @@ use crate::ops::cpu::simd::vectorized;
 use crate::ops::cpu::{rounding, unspecified};
 use candle_core::{Device, Shape, Tensor, WithDType};
 use half::bf16;
+#[cfg(target_arch = "x86_64")]
+use half::slice::HalfFloatSliceExt;
+#[cfg(target_arch = "x86_64")]
+use pulp::{cast, x86::V4};
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64::{__m512, __m512i};
 use std::ops::Range;
 
 /// A number as it is stored.
@@ -17,6 +23,10 @@ pub(crate) trait Element: WithDType + Pool {
 
     /// Writes all of `from`, rounded as by [`Self::of`], to `to`, which is as long.
     fn put(from: &[f32], to: &mut [Self]);
+
+    /// Writes element i of `from` to `to` if bit i of `kept` is set, else 0; for use inside `vectorized`.
+    #[cfg(target_arch = "x86_64")]
+    fn select(simd: V4, kept: u32, from: &[Self; 32], to: &mut [Self; 32]);
 }
 
 impl Element for f32 {
@@ -32,6 +42,14 @@ impl Element for f32 {
 
     fn put(from: &[f32], to: &mut [Self]) {
         to.copy_from_slice(from);
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    fn select(simd: V4, kept: u32, from: &[Self; 32], to: &mut [Self; 32]) {
+        let [low, high]: [__m512; 2] = cast(*from);
+        let half = |kept: u32, values| simd.avx512f._mm512_maskz_mov_ps(kept as u16, values);
+        *to = cast([half(kept, low), half(kept >> 16, high)]);
     }
 }
 
@@ -52,6 +70,15 @@ impl Element for bf16 {
 
     fn put(from: &[f32], to: &mut [Self]) {
         rounding::round(from, to);
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    fn select(simd: V4, kept: u32, from: &[Self; 32], to: &mut [Self; 32]) {
+        let mut words = [0u16; 32];
+        words.copy_from_slice(from.reinterpret_cast());
+        let words: [u16; 32] = cast(simd.avx512bw._mm512_maskz_mov_epi16(kept, cast::<_, __m512i>(words)));
+        to.reinterpret_cast_mut().copy_from_slice(&words);
     }
 }
 

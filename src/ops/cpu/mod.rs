@@ -3,6 +3,7 @@
 
 pub(crate) mod attention;
 pub(crate) mod decode;
+pub(crate) mod dropout;
 pub(crate) mod element;
 pub(crate) mod exp;
 pub(crate) mod linear_cross_entropy;

@@ -5,7 +5,7 @@
 //! products for keys and values take it as it is, and only the one for queries needs it packed, and a transposed copy of the
 //! keys, which is made once for all.
 
-use super::{BLOCK, View, blocks, head, sum, take};
+use super::{BLOCK, LANES, View, blocks, head, sum, take};
 use crate::error::Result;
 use crate::ops::attention::{Backward, Heads};
 use crate::ops::cpu::element::{self, Element};
@@ -115,13 +115,15 @@ fn delta<T: Element>(o: &[T], d_o: &[T], heads: &Heads) -> Vec<f32> {
     let rows = heads.n_heads * 16;
     delta.par_chunks_mut(rows).zip(o.par_chunks(rows * d)).zip(d_o.par_chunks(rows * d)).for_each(
         |((delta, o), d_o)| {
-            let mut products = vec![0f32; d];
+            // Zeros up to whole lanes.
+            let mut products = vec![[0f32; LANES]; d.div_ceil(LANES)];
             vectorized(
                 #[inline(always)]
                 || {
                     for ((delta, o), d_o) in delta.iter_mut().zip(o.chunks_exact(d)).zip(d_o.chunks_exact(d)) {
                         let factors = o.iter().zip(d_o);
-                        products.iter_mut().zip(factors).for_each(|(to, (o, d_o))| *to = o.get() * d_o.get());
+                        let to = products.as_flattened_mut().iter_mut();
+                        to.zip(factors).for_each(|(to, (o, d_o))| *to = o.get() * d_o.get());
                         *delta = sum(&products);
                     }
                 },
@@ -169,7 +171,8 @@ impl<T: Factor> WithKernel<T> for Head<'_, T> {
     {
         let _ready = kernel.hold();
         let (len, d) = (self.rows.len(), self.inputs.heads.head_dim);
-        let sums = || vec![0.; len * d.next_multiple_of(WIDTH)];
+        // The first tile with a key writes over them.
+        let sums = || unspecified::numbers::<f32>(len * d.next_multiple_of(WIDTH));
         let mut part = Part { dq: unspecified::numbers::<T>(len * d), dk: sums(), dv: sums() };
         scratch::with(d * BLOCK, |dq_transposed: &mut [f32]| {
             for start in (0..len).step_by(BLOCK) {
@@ -239,6 +242,9 @@ impl<T: Factor + Operand<K::Number>, K: Kernel> Tile<'_, T, K> {
         let kv_head = self.of.head / inputs.heads.group();
         // The queries that see a key: from the diagonal on. Both start at a multiple of KEYS, so this is a whole panel.
         let seen = self.keys.start.saturating_sub(self.queries.start)..self.queries.len();
+        let depth = seen.len().next_multiple_of(WIDTH.max(K::DEPTH));
+        // Up to the end of a panel.
+        let whole = seen.start..seen.start + depth;
         let (scores, dp) = wide.split_at_mut(KEYS * BLOCK);
         let (p, ds) = narrow.split_at_mut(KEYS * BLOCK);
 
@@ -247,20 +253,20 @@ impl<T: Factor + Operand<K::Number>, K: Kernel> Tile<'_, T, K> {
         T::with_rows(&[k, v], n, K::DEPTH, Threads::One, |rows| {
             let Factors { q_transposed, d_o_transposed, .. } = self.factors;
             let out = Out { values: &mut *scores, stride: BLOCK };
-            q_transposed.multiply(kernel, &rows[0], n, 0, seen.clone(), out, Old::Overwrite);
+            q_transposed.multiply(kernel, &rows[0], n, 0, whole.clone(), out, Old::Overwrite);
             let out = Out { values: &mut *dp, stride: BLOCK };
-            d_o_transposed.multiply(kernel, &rows[1], n, 0, seen.clone(), out, Old::Overwrite);
+            d_o_transposed.multiply(kernel, &rows[1], n, 0, whole.clone(), out, Old::Overwrite);
         });
-        let depth = seen.len().next_multiple_of(WIDTH.max(K::DEPTH));
         self.softmax_backward(seen.start, depth, [scores, dp], [p, ds]);
 
         let stride = d.next_multiple_of(WIDTH);
         let gradients = self.keys.start * stride..self.keys.end * stride;
+        let old = if self.keys.start < self.queries.start { Old::Add } else { Old::Overwrite };
         // Rows of p and ds start with the first query that is seen, so that they start a cache line.
         for (left, right, to) in [(&*p, &self.factors.d_o, &mut part.dv), (&*ds, &self.factors.q, &mut part.dk)] {
             let left = Rows { data: left, stride: BLOCK, k: seen.len().next_multiple_of(K::DEPTH) };
             let out = Out { values: &mut to[gradients.clone()], stride };
-            right.multiply(kernel, &left, n, seen.start, 0..d, out, Old::Add);
+            right.multiply(kernel, &left, n, seen.start, 0..d, out, old);
         }
         let ds = View { data: &*ds, rows: n, cols: seen.len(), stride: BLOCK }.plain();
         scratch::with(ds.packed_len::<K>(), |room: &mut [K::Number]| {
@@ -279,12 +285,12 @@ impl<T: Factor + Operand<K::Number>, K: Kernel> Tile<'_, T, K> {
     /// probabilities, and the gradients of the unscaled scores.
     fn softmax_backward(&self, first: usize, depth: usize, wide: [&mut [f32]; 2], narrow: [&mut [K::Number]; 2]) {
         let Inputs { lse, delta, heads, .. } = *self.of.inputs;
-        let (mut lses, mut deltas) = ([0f32; BLOCK], [0f32; BLOCK]);
+        let (mut lses, mut deltas) = ([[0f32; LANES]; BLOCK / LANES], [[0f32; LANES]; BLOCK / LANES]);
         for (j, query) in (self.queries.start + first..self.queries.end).enumerate() {
             let at = (self.of.rows.start + query) * heads.n_heads + self.of.head;
-            (lses[j], deltas[j]) = (lse[at], delta[at]);
+            (lses[j / LANES][j % LANES], deltas[j / LANES][j % LANES]) = (lse[at], delta[at]);
         }
-        let (lses, deltas, scale) = (&lses[..depth], &deltas[..depth], heads.scale() as f32);
+        let scale = heads.scale() as f32;
         let ([scores, dp], [p, ds]) =
             (wide.map(|w| w.chunks_exact_mut(BLOCK)), narrow.map(|n| n.chunks_exact_mut(BLOCK)));
         let rows = scores.zip(dp).zip(p.zip(ds)).take(self.keys.len()).zip(self.keys.clone());
@@ -295,10 +301,14 @@ impl<T: Factor + Operand<K::Number>, K: Kernel> Tile<'_, T, K> {
             vectorized(
                 #[inline(always)]
                 || {
-                    for ((s, dp), (lse, delta)) in scores.iter_mut().zip(dp.iter_mut()).zip(lses.iter().zip(deltas)) {
-                        let probability = exp_in_range(s.mul_add(scale, -lse));
-                        *s = probability;
-                        *dp = probability * scale * (*dp - delta);
+                    // Loops of known length make whole vector instructions.
+                    let chunks = scores.as_chunks_mut::<LANES>().0.iter_mut().zip(dp.as_chunks_mut::<LANES>().0);
+                    for ((s, dp), (lse, delta)) in chunks.zip(lses.iter().zip(&deltas)) {
+                        for i in 0..LANES {
+                            let probability = exp_in_range(s[i].mul_add(scale, -lse[i]));
+                            s[i] = probability;
+                            dp[i] = probability * scale * (dp[i] - delta[i]);
+                        }
                     }
                     scores[..hidden].fill(0.);
                     dp[..hidden].fill(0.);

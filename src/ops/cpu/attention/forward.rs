@@ -1,13 +1,14 @@
 //! One pass over the keys, a block of them at a time, with a running maximum and sum per query, so that no score is needed
 //! twice. The query heads that share keys are the rows of one left factor.
 
-use super::{BLOCK, View, blocks, head, max, sum, take};
+use super::{BLOCK, LANES, blocks, head, max, sum, take};
 use crate::error::Result;
 use crate::ops::attention::{CachedSequence, Heads, Saved};
 use crate::ops::cpu::element::{self, Element};
 use crate::ops::cpu::exp::exp_in_range;
 use crate::ops::cpu::product::{
-    FEW_ROWS, Factor, Into, Kernel, Old, Operand, Out, Rows, Term, Threads, WIDTH, WithKernel, product_strided,
+    FEW_ROWS, Factor, Into, Kernel, Old, Operand, Out, Panels, Right, Rows, Term, Threads, WIDTH, WithKernel,
+    product_strided,
 };
 use crate::ops::cpu::simd::vectorized;
 use crate::ops::cpu::{scratch, slice, unspecified};
@@ -196,45 +197,25 @@ struct Queries<'a, T, K: Kernel> {
 impl<T: Factor + Operand<K::Number>, K: Kernel> Queries<'_, T, K> {
     /// Writes the output, `count` rows of d and up to whole panels, to `o` and returns the log-sum-exp of each query.
     fn attend(&self, k: &[T], v: &[T], o: &mut [f32]) -> Vec<f32> {
-        let (count, group, d, kv_width) = (self.count, self.heads.group(), self.heads.head_dim, self.heads.kv_width());
+        let (count, d, kv_width) = (self.count, self.heads.head_dim, self.heads.kv_width());
         let mut state = State { maxima: vec![f32::NEG_INFINITY; count], sums: vec![0f32; count] };
-        let end = self.first + (count - 1) / group + 1;
+        let end = self.first + (count - 1) / self.heads.group() + 1;
         let o_width = d.next_multiple_of(WIDTH);
-        scratch::with(count * BLOCK, |scores: &mut [f32]| {
-            scratch::with(count * BLOCK, |p: &mut [K::Number]| {
-                for start in (0..end).step_by(BLOCK) {
-                    let keys = start..(start + BLOCK).min(end);
-                    let n = keys.len();
-                    self.scores(head(k, kv_width, keys.clone(), self.kv_head, d), scores);
-                    let visible = |i: usize| (self.first + i / group + 1).saturating_sub(start).min(n);
-                    let scale = self.heads.scale() as f32;
-                    let depth = n.next_multiple_of(K::DEPTH);
-                    vectorized(
-                        #[inline(always)]
-                        || {
-                            let each = scores.chunks_exact_mut(BLOCK).zip(o.chunks_exact_mut(o_width)).enumerate();
-                            for (i, (row, o)) in each {
-                                let factor = state.exponentials(i, scale, &mut row[..visible(i)]);
-                                row[visible(i)..depth].fill(0.);
-                                if start > 0 && factor != 1. {
-                                    o.iter_mut().for_each(|o| *o *= factor);
-                                }
-                            }
-                        },
-                    );
-                    for (p, row) in p.chunks_exact_mut(BLOCK).zip(scores.chunks_exact(BLOCK)) {
-                        K::Number::put(&row[..depth], &mut p[..depth]);
-                    }
-                    let v = head(v, kv_width, keys, self.kv_head, d).plain();
-                    scratch::with(v.packed_len::<K>(), |room: &mut [K::Number]| {
-                        let old = if start > 0 { Old::Add } else { Old::Overwrite };
-                        let p = Rows { data: p, stride: BLOCK, k: depth };
-                        let out = Out { values: o, stride: o_width };
-                        v.pack(self.kernel, room).multiply(self.kernel, &p, count, 0, 0..d, out, old);
-                    });
+        // So few that their scores and probabilities stay in the first-level cache.
+        let strip = 24usize.next_multiple_of(K::HEIGHT);
+        for start in (0..end).step_by(BLOCK) {
+            let keys = start..(start + BLOCK).min(end);
+            let [k, v] = [k, v].map(|of| head(of, kv_width, keys.clone(), self.kv_head, d));
+            let (k, v) = (k.transposed(), v.plain());
+            scratch::with(k.packed_len::<K>() + v.packed_len::<K>(), |mut room: &mut [K::Number]| {
+                let mut pack = |right: Right<T>| right.pack(self.kernel, take(&mut room, right.packed_len::<K>()));
+                let packed_k = (count > FEW_ROWS).then(|| pack(k));
+                let block = Keys { positions: keys, k, packed_k, v: pack(v) };
+                for rows in (0..count).step_by(strip).map(|row| row..(row + strip).min(count)) {
+                    self.add(&block, rows.clone(), &mut state, &mut o[rows.start * o_width..rows.end * o_width]);
                 }
             });
-        });
+        }
         vectorized(
             #[inline(always)]
             || {
@@ -247,20 +228,68 @@ impl<T: Factor + Operand<K::Number>, K: Kernel> Queries<'_, T, K> {
         state.maxima.iter().zip(state.sums).map(|(max, sum)| max + sum.ln()).collect()
     }
 
-    /// `q·kᵀ`, unscaled, in rows of BLOCK.
-    fn scores(&self, k: View<T>, scores: &mut [f32]) {
-        let (d, n) = (k.cols, k.rows);
-        let k = k.transposed();
-        if self.count <= FEW_ROWS {
-            let term = Term { a: self.q, stride: d, b: k };
-            let into = Into::F32(scores);
-            return product_strided([self.count, n, BLOCK], 1., &[term], into, Old::Overwrite, Threads::One);
+    /// Adds what `rows` take from a block of keys to their output and state.
+    fn add(&self, keys: &Keys<T, K::Number>, rows: Range<usize>, state: &mut State, o: &mut [f32]) {
+        let (group, d, scale) = (self.heads.group(), self.heads.head_dim, self.heads.scale() as f32);
+        let Range { start, end } = keys.positions;
+        let visible = |row: usize| (self.first + row / group + 1).saturating_sub(start).min(end - start);
+        let (n, seen) = (rows.len(), visible(rows.end - 1));
+        if seen == 0 {
+            return;
         }
-        scratch::with(k.packed_len::<K>(), |room: &mut [K::Number]| {
-            let out = Out { values: scores, stride: BLOCK };
-            k.pack(self.kernel, room).multiply(self.kernel, &self.rows, self.count, 0, 0..n, out, Old::Overwrite);
+        let (depth, o_width) = (seen.next_multiple_of(K::DEPTH), d.next_multiple_of(WIDTH));
+        scratch::with(n * BLOCK, |scores: &mut [f32]| {
+            self.scores(keys, rows.clone(), seen, scores);
+            vectorized(
+                #[inline(always)]
+                || {
+                    let each = scores.chunks_exact_mut(BLOCK).zip(o.chunks_exact_mut(o_width)).zip(rows.clone());
+                    for ((scores, o), row) in each {
+                        let factor = state.exponentials(row, scale, scores, visible(row));
+                        scores[visible(row)..depth].fill(0.);
+                        if start > 0 && factor != 1. {
+                            o.iter_mut().for_each(|o| *o *= factor);
+                        }
+                    }
+                },
+            );
+            scratch::with(n * BLOCK, |p: &mut [K::Number]| {
+                for (p, scores) in p.chunks_exact_mut(BLOCK).zip(scores.chunks_exact(BLOCK)) {
+                    K::Number::put(&scores[..depth], &mut p[..depth]);
+                }
+                let old = if start > 0 { Old::Add } else { Old::Overwrite };
+                let p = Rows { data: &*p, stride: BLOCK, k: depth };
+                keys.v.multiply(self.kernel, &p, n, 0, 0..d, Out { values: o, stride: o_width }, old);
+            });
         });
     }
+
+    /// The unscaled scores of `rows` for the first `seen` keys, in rows of BLOCK.
+    fn scores(&self, keys: &Keys<T, K::Number>, rows: Range<usize>, seen: usize, scores: &mut [f32]) {
+        let (d, n) = (self.heads.head_dim, rows.len());
+        match keys.packed_k {
+            Some(k) => {
+                let out = Out { values: scores, stride: BLOCK };
+                k.multiply(self.kernel, &self.rows.from(rows.start), n, 0, 0..seen, out, Old::Overwrite);
+            }
+            // Few queries are one strip, whose last one sees all keys of the block.
+            None => {
+                let term = Term { a: &self.q[rows.start * d..], stride: d, b: keys.k };
+                let into = Into::F32(scores);
+                product_strided([n, seen, BLOCK], 1., &[term], into, Old::Overwrite, Threads::One);
+            }
+        }
+    }
+}
+
+/// A block of keys, and their values.
+struct Keys<'a, T, N> {
+    /// In the sequence.
+    positions: Range<usize>,
+    k: Right<'a, T>,
+    /// The same in panels, but for few queries.
+    packed_k: Option<Panels<'a, N>>,
+    v: Panels<'a, N>,
 }
 
 /// What a query knows of the keys so far.
@@ -272,14 +301,17 @@ struct State {
 }
 
 impl State {
-    /// Turns query `i`'s next scores into exponentials, and returns what was summed up under the old maximum is multiplied by.
+    /// Turns query `i`'s next scores, the first `count` of `row`, into exponentials, and returns what was summed up under the
+    /// old maximum is multiplied by. What follows them, up to whole [`LANES`], is written over.
     #[inline(always)]
-    fn exponentials(&mut self, i: usize, scale: f32, row: &mut [f32]) -> f32 {
+    fn exponentials(&mut self, i: usize, scale: f32, row: &mut [f32], count: usize) -> f32 {
+        let (row, _) = row[..count.next_multiple_of(LANES)].as_chunks_mut::<LANES>();
+        row.as_flattened_mut()[count..].fill(f32::NEG_INFINITY);
         let (old, here) = (self.maxima[i], max(row) * scale);
         let new = if here > old { here } else { old };
-        for s in row.iter_mut() {
-            *s = exp_in_range(s.mul_add(scale, -new));
-        }
+        // A loop of known length makes whole vector instructions, and leaves no element for slower ones.
+        row.iter_mut().for_each(|row| row.iter_mut().for_each(|s| *s = exp_in_range(s.mul_add(scale, -new))));
+        row.as_flattened_mut()[count..].fill(0.);
         let factor = if here > old { exp_in_range(old - new) } else { 1.0 };
         self.maxima[i] = new;
         self.sums[i] = self.sums[i] * factor + sum(row);

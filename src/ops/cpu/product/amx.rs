@@ -8,9 +8,10 @@
 //! registers. Source: Intel 64 and IA-32 Architectures Software Developer's Manual, volume 1, chapter 18.
 
 use super::avx512bf16::Avx512Bf16;
-use super::kernel::{Kernel, Rows, TileRow, WIDTH, panel_len, tile_by_copy};
-use super::result::Old;
+use super::kernel::{Kernel, Out, Rows, TileRow, WIDTH, panel_len};
+use super::result::{Old, put};
 use super::source::Source;
+use crate::ops::cpu::simd::vectorized;
 use half::bf16;
 use std::arch::asm;
 use std::cell::Cell;
@@ -220,53 +221,34 @@ impl<U: Tiles> Kernel for Amx<U> {
         U::start()
     }
 
-    fn tile(self, [rows, columns]: [usize; 2], terms: &[Rows<bf16>], panels: &[bf16], out: &mut [TileRow]) {
+    fn tile(self, [rows, columns]: [usize; 2], terms: &[Rows<bf16>], panels: &[bf16], out: Out, old: Old) {
         assert!((1..=Self::HEIGHT).contains(&rows) && terms.iter().all(|t| t.hold(rows)), "rows outside their matrix");
         assert!(terms.iter().all(|t| t.k.is_multiple_of(STEP)), "a part of a step");
         assert!(terms.iter().map(|t| panel_len::<Self>(t.k)).sum::<usize>() <= panels.len(), "a panel is too short");
-        assert!(out.len() >= Self::HEIGHT, "a tile has 32 rows");
+        assert!(out.hold(rows), "rows outside the result");
         let mut tiles = U::start();
         let mut schedule = Schedule { tiles: &mut tiles, two_down: rows > ROWS, two_across: columns > ROWS };
-        schedule.zero();
+        if !rows.is_multiple_of(ROWS) {
+            return schedule.few_rows(rows, terms, panels, out, old);
+        }
+        if old == Old::Add {
+            // SAFETY: `rows`, 16 or 32 as the schedule knows, lie in `out`, by the assertion above.
+            unsafe { schedule.load_sums(out.values.as_ptr(), out.stride) };
+        } else {
+            schedule.zero();
+        }
         let mut panel = panels;
         for term in terms {
             let (now, later) = panel.split_at(panel_len::<Self>(term.k));
             panel = later;
-            if rows.is_multiple_of(ROWS) {
-                for (first, panel) in (0..term.k).step_by(STEP).zip(now.chunks_exact(STEP * WIDTH)) {
-                    // SAFETY: row `i` of the term exists for each i below `rows`, which is 16 or 32, and has elements `first`
-                    // to `first + 31`, because `k` is whole steps.
-                    unsafe { schedule.step(term.data.as_ptr().add(first), term.stride, panel) };
-                }
-            } else {
-                schedule.add_few(&term.from(0), rows, now);
+            for (first, panel) in (0..term.k).step_by(STEP).zip(now.chunks_exact(STEP * WIDTH)) {
+                // SAFETY: row `i` of the term exists for each i below `rows`, which is 16 or 32, and has elements `first`
+                // to `first + 31`, because `k` is whole steps.
+                unsafe { schedule.step(term.data.as_ptr().add(first), term.stride, panel) };
             }
         }
-        schedule.store(out);
-    }
-
-    fn tile_into(self, rows: usize, a: &Rows<bf16>, panel: &[bf16], out: &mut [f32], stride: usize, old: Old) {
-        assert!((1..=Self::HEIGHT).contains(&rows) && a.hold(rows), "rows outside their matrix");
-        assert!(Rows { data: &*out, stride, k: WIDTH }.hold(rows), "rows outside the result");
-        assert!(a.k.is_multiple_of(STEP) && panel.len() >= a.k * WIDTH, "a panel is too short, or a part of a step");
-        if !rows.is_multiple_of(ROWS) {
-            return tile_by_copy(self, rows, a, panel, out, stride, old);
-        }
-        let mut tiles = U::start();
-        let mut schedule = Schedule { tiles: &mut tiles, two_down: rows > ROWS, two_across: true };
-        if old == Old::Add {
-            // SAFETY: `rows`, 16 or 32 as the schedule knows, lie in `out`, by the assertion above.
-            unsafe { schedule.load_sums(out.as_ptr(), stride) };
-        } else {
-            schedule.zero();
-        }
-        for (first, panel) in (0..a.k).step_by(STEP).zip(panel.chunks_exact(STEP * WIDTH)) {
-            // SAFETY: row `i` of `a` exists for each i below `rows`, and has elements `first` to `first + 31`, because `k` is
-            // whole steps.
-            unsafe { schedule.step(a.data.as_ptr().add(first), a.stride, panel) };
-        }
         // SAFETY: as for `load_sums`; `out` is held mutably.
-        unsafe { schedule.store_sums(out.as_mut_ptr(), stride) };
+        unsafe { schedule.store_sums(out.values.as_mut_ptr(), out.stride) };
     }
 
     fn pack_rows(self, w: &Source<bf16>, row: usize, panel: &mut [bf16]) -> bool {
@@ -329,22 +311,32 @@ impl<U: Tiles> Schedule<'_, U> {
         }
     }
 
-    /// Adds the products of `rows` rows, which do not fill their registers.
+    /// [`Kernel::tile`] for rows that do not fill their registers.
     #[cold]
-    fn add_few(&mut self, term: &Rows<bf16>, rows: usize, panel: &[bf16]) {
+    fn few_rows(&mut self, rows: usize, terms: &[Rows<bf16>], panels: &[bf16], out: Out, old: Old) {
         let mut filled: Filled = [[bf16::ZERO; STEP]; 2 * ROWS];
-        for (first, panel) in (0..term.k).step_by(STEP).zip(panel.chunks_exact(STEP * WIDTH)) {
-            for (i, filled) in filled.iter_mut().enumerate().take(rows) {
-                filled.copy_from_slice(&term.row(i)[first..first + STEP]);
+        self.zero();
+        let mut panels = panels.chunks_exact(STEP * WIDTH);
+        for term in terms {
+            for (first, panel) in (0..term.k).step_by(STEP).zip(&mut panels) {
+                for (i, filled) in filled.iter_mut().enumerate().take(rows) {
+                    filled.copy_from_slice(&term.row(i)[first..first + STEP]);
+                }
+                // SAFETY: `filled` has 32 rows of 32 elements.
+                unsafe { self.step(filled.as_flattened().as_ptr(), STEP, panel) };
             }
-            // SAFETY: `filled` has 32 rows of 32 elements.
-            unsafe { self.step(filled.as_flattened().as_ptr(), STEP, panel) };
         }
-    }
-
-    fn store(&self, out: &mut [TileRow]) {
+        let mut sums = [[0.; WIDTH]; 2 * ROWS];
         // SAFETY: 32 rows of 32 numbers, of which the schedule writes the first 16 or all.
-        unsafe { self.store_sums(out[..2 * ROWS].as_flattened_mut().as_mut_ptr(), WIDTH) };
+        unsafe { self.store_sums(sums.as_flattened_mut().as_mut_ptr(), WIDTH) };
+        vectorized(
+            #[inline(always)]
+            || {
+                for (i, sums) in sums[..rows].iter().enumerate() {
+                    put(&mut out.values[i * out.stride..][..WIDTH], sums, 1., old);
+                }
+            },
+        );
     }
 
     /// The sums become the numbers at `from`.

@@ -4,7 +4,8 @@
 //! pair of elements that belongs to it, broadcast: 24 `vdpbf16ps` for 14 loads. 4-bit weights are decoded 32 at a time: the
 //! block's 16 values, scaled and rounded, are the table of one `vpermw`.
 
-use super::kernel::{Kernel, Rows, TileRow, WIDTH, panel_len};
+use super::kernel::{Kernel, Out, Rows, TileRow, WIDTH, panel_len};
+use super::result::Old;
 use super::source::{Source, Values};
 use crate::device::Isa;
 use crate::ops::cpu::decode::Blocks;
@@ -41,16 +42,16 @@ impl Kernel for Avx512Bf16 {
 
     fn hold(self) {}
 
-    fn tile(self, [rows, columns]: [usize; 2], terms: &[Rows<bf16>], panels: &[bf16], out: &mut [TileRow]) {
+    fn tile(self, [rows, columns]: [usize; 2], terms: &[Rows<bf16>], panels: &[bf16], out: Out, old: Old) {
         assert!((1..=HEIGHT).contains(&rows) && terms.iter().all(|t| t.hold(rows)), "rows outside their matrix");
         assert!(terms.iter().all(|t| t.k.is_multiple_of(2)), "half a pair");
         assert!(terms.iter().map(|t| panel_len::<Self>(t.k)).sum::<usize>() <= panels.len(), "a panel is too short");
-        let out = &mut out[..rows];
+        assert!(out.hold(rows), "rows outside the result");
         // SAFETY: `self` proves that the processor has the instructions. The assertions are what `tiles` asks for.
         unsafe {
             match columns {
-                0..=16 => tiles::<1>(rows, terms, panels, out),
-                _ => tiles::<2>(rows, terms, panels, out),
+                0..=16 => tiles::<1>(rows, terms, panels, out, old),
+                _ => tiles::<2>(rows, terms, panels, out, old),
             }
         }
     }
@@ -112,33 +113,34 @@ fn in_groups(w: &Source<bf16>) -> bool {
 /// # Safety
 /// As for [`tile`], and `rows` is from 1 to [`HEIGHT`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-unsafe fn tiles<const N: usize>(rows: usize, terms: &[Rows<bf16>], panels: &[bf16], out: &mut [TileRow]) {
+unsafe fn tiles<const N: usize>(rows: usize, terms: &[Rows<bf16>], panels: &[bf16], out: Out, old: Old) {
     // SAFETY: promised by the caller.
     unsafe {
         match rows {
-            1 => tile::<1, N>(terms, panels, out),
-            2 => tile::<2, N>(terms, panels, out),
-            3 => tile::<3, N>(terms, panels, out),
-            4 => tile::<4, N>(terms, panels, out),
-            5 => tile::<5, N>(terms, panels, out),
-            6 => tile::<6, N>(terms, panels, out),
-            7 => tile::<7, N>(terms, panels, out),
-            8 => tile::<8, N>(terms, panels, out),
-            9 => tile::<9, N>(terms, panels, out),
-            10 => tile::<10, N>(terms, panels, out),
-            11 => tile::<11, N>(terms, panels, out),
-            _ => tile::<12, N>(terms, panels, out),
+            1 => tile::<1, N>(terms, panels, out, old),
+            2 => tile::<2, N>(terms, panels, out, old),
+            3 => tile::<3, N>(terms, panels, out, old),
+            4 => tile::<4, N>(terms, panels, out, old),
+            5 => tile::<5, N>(terms, panels, out, old),
+            6 => tile::<6, N>(terms, panels, out, old),
+            7 => tile::<7, N>(terms, panels, out, old),
+            8 => tile::<8, N>(terms, panels, out, old),
+            9 => tile::<9, N>(terms, panels, out, old),
+            10 => tile::<10, N>(terms, panels, out, old),
+            11 => tile::<11, N>(terms, panels, out, old),
+            _ => tile::<12, N>(terms, panels, out, old),
         }
     }
 }
 
-/// `out[i] = Σ a[i]·panel` for R rows and the first 16·N columns.
+/// `out[i] = Σ a[i]·panel`, or `+=`, for R rows and the first 16·N columns.
 ///
 /// # Safety
 /// The processor has the instructions; every term has R rows of `k` elements, which are pairs, and `panels` has
-/// `panel_len(k)` for each.
+/// `panel_len(k)` for each; `out` has R rows.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-unsafe fn tile<const R: usize, const N: usize>(terms: &[Rows<bf16>], panels: &[bf16], out: &mut [TileRow]) {
+unsafe fn tile<const R: usize, const N: usize>(terms: &[Rows<bf16>], panels: &[bf16], out: Out, old: Old) {
+    let to = out.values.as_mut_ptr();
     let mut sums = [[_mm512_setzero_ps(); N]; R];
     let mut b = panels.as_ptr();
     for term in terms {
@@ -158,10 +160,15 @@ unsafe fn tile<const R: usize, const N: usize>(terms: &[Rows<bf16>], panels: &[b
             b = unsafe { b.add(PAIR) };
         }
     }
-    for (out, sums) in out.iter_mut().zip(sums) {
-        for (out, sum) in out.as_chunks_mut::<16>().0.iter_mut().zip(sums) {
-            // SAFETY: these are 16 floats.
-            unsafe { _mm512_storeu_ps(out.as_mut_ptr(), sum) };
+    for (i, sums) in sums.into_iter().enumerate() {
+        for (j, sum) in sums.into_iter().enumerate() {
+            // SAFETY: row i has 32 floats.
+            unsafe {
+                let to = to.add(i * out.stride + 16 * j);
+                // Added at the end: a sum of sums is more exact than a longer sum.
+                let sum = if old == Old::Add { _mm512_add_ps(_mm512_loadu_ps(to), sum) } else { sum };
+                _mm512_storeu_ps(to, sum);
+            }
         }
     }
 }

@@ -1,10 +1,8 @@
 //! What an instruction set has to do for a product: one file fills in one [`Kernel`].
 
-use super::MOST_ROWS;
-use super::result::{Old, put};
+use super::result::Old;
 use super::source::Source;
 use crate::ops::cpu::element::Element;
-use crate::ops::cpu::simd::vectorized;
 use std::ops::Range;
 
 /// Columns of a panel.
@@ -40,6 +38,19 @@ impl<T: Copy> Rows<'_, T> {
     }
 }
 
+/// A row-major matrix of f32 to write: its first elements, and from one row to the next.
+pub(crate) struct Out<'a> {
+    pub(crate) values: &'a mut [f32],
+    pub(crate) stride: usize,
+}
+
+impl Out<'_> {
+    /// Whether there are `count` rows of a panel.
+    pub(super) fn hold(&self, count: usize) -> bool {
+        Rows { data: &*self.values, stride: self.stride, k: WIDTH }.hold(count)
+    }
+}
+
 /// One instruction set.
 ///
 /// A panel holds 32 columns of the right factor B. [`Self::GROUP`] of its rows lie together, column by column: element
@@ -69,23 +80,10 @@ pub(crate) trait Kernel: Copy + Send + Sync {
     fn hold(self) -> Self::Hold;
 
     /// The first rows and, at least, columns of `out`, as many as `size` says, become `Σ a·panel` over the terms, whose
-    /// panels follow each other in `panels`. Sums are f32. Panics unless the factors fit together, and each term has whole
-    /// steps of [`Self::DEPTH`].
-    fn tile(self, size: [usize; 2], terms: &[Rows<Self::Number>], panels: &[Self::Number], out: &mut [TileRow]);
-
-    /// `rows` rows of 32 numbers in `out`, which start `stride` apart, become `a·panel`, or that is added to them. Panics
-    /// like [`Self::tile`], or if `out` is too short.
-    fn tile_into(
-        self,
-        rows: usize,
-        a: &Rows<Self::Number>,
-        panel: &[Self::Number],
-        out: &mut [f32],
-        stride: usize,
-        old: Old,
-    ) {
-        tile_by_copy(self, rows, a, panel, out, stride, old);
-    }
+    /// panels follow each other in `panels`, or that is added to them; [`Old::Overwrite`] takes no notice of what was there,
+    /// infinite or NaN. Sums are f32. Panics unless the factors fit together, each term has whole steps of [`Self::DEPTH`],
+    /// and `out` has the rows, of 32 numbers whatever `size` says.
+    fn tile(self, size: [usize; 2], terms: &[Rows<Self::Number>], panels: &[Self::Number], out: Out, old: Old);
 
     /// Fills `panel` with `B = Wᵀ` for the 32 rows of `w` from `row` on, if this set has a fast way for `w`.
     fn pack_rows(self, _w: &Source<Self::Number>, _row: usize, _panel: &mut [Self::Number]) -> bool {
@@ -107,28 +105,6 @@ pub(crate) trait Kernel: Copy + Send + Sync {
     ) -> bool {
         false
     }
-}
-
-/// [`Kernel::tile_into`] by [`Kernel::tile`] and a copy. What was in `out` plays no part in [`Old::Overwrite`], infinite or NaN.
-pub(super) fn tile_by_copy<K: Kernel>(
-    kernel: K,
-    rows: usize,
-    a: &Rows<K::Number>,
-    panel: &[K::Number],
-    out: &mut [f32],
-    stride: usize,
-    old: Old,
-) {
-    let mut tile = [[0.; WIDTH]; MOST_ROWS];
-    kernel.tile([rows, WIDTH], &[*a], panel, &mut tile[..K::HEIGHT]);
-    vectorized(
-        #[inline(always)]
-        || {
-            for (i, sums) in tile[..rows].iter().enumerate() {
-                put(&mut out[i * stride..][..WIDTH], sums, 1., old);
-            }
-        },
-    );
 }
 
 /// Elements of a panel of `k` rows.

@@ -3,7 +3,8 @@
 //! A step of the inner loop takes one row of the panel, N registers of it, and for each of R rows of the left factor one
 //! element, broadcast: R·N multiply-adds for R + N loads. R·N sums and what they need fill the registers there are.
 
-use super::kernel::{Kernel, Rows, TileRow, WIDTH};
+use super::kernel::{Kernel, Out, Rows, TileRow, WIDTH};
+use super::result::Old;
 use pulp::{Arch, Simd, WithSimd};
 
 /// The registers of one instruction set.
@@ -28,18 +29,19 @@ impl Kernel for Lanes {
 
     fn hold(self) {}
 
-    fn tile(self, [rows, columns]: [usize; 2], terms: &[Rows<f32>], panels: &[f32], out: &mut [TileRow]) {
-        let out = &mut out[..rows];
+    fn tile(self, size: [usize; 2], terms: &[Rows<f32>], panels: &[f32], out: Out, old: Old) {
+        assert!(out.hold(size[0]), "rows outside the result");
         let (panels, _) = panels.as_chunks::<WIDTH>();
-        self.0.dispatch(Tile { columns, terms, panels, out });
+        self.0.dispatch(Tile { size, terms, panels, out, old });
     }
 }
 
 struct Tile<'a> {
-    columns: usize,
+    size: [usize; 2],
     terms: &'a [Rows<'a, f32>],
     panels: &'a [TileRow],
-    out: &'a mut [TileRow],
+    out: Out<'a>,
+    old: Old,
 }
 
 impl WithSimd for Tile<'_> {
@@ -49,10 +51,11 @@ impl WithSimd for Tile<'_> {
     fn with_simd<S: Simd>(self, simd: S) {
         // 32 registers, but 16 where they hold 8 numbers (AVX2).
         let most = if S::F32_LANES == 8 { 6 } else { Lanes::HEIGHT };
-        let Self { columns, terms, panels, out } = self;
-        for (i, out) in out.chunks_mut(most).enumerate() {
-            let part = Part { terms, panels, row: i * most, out };
-            match part.out.len() {
+        let Self { size: [rows, columns], terms, panels, out, old } = self;
+        for row in (0..rows).step_by(most) {
+            let out = Out { values: &mut out.values[row * out.stride..], stride: out.stride };
+            let part = Part { terms, panels, row, out, old };
+            match most.min(rows - row) {
                 1 => part.multiply::<S, 1>(simd, columns),
                 2 => part.multiply::<S, 2>(simd, columns),
                 3 => part.multiply::<S, 3>(simd, columns),
@@ -75,7 +78,8 @@ struct Part<'a> {
     terms: &'a [Rows<'a, f32>],
     panels: &'a [TileRow],
     row: usize,
-    out: &'a mut [TileRow],
+    out: Out<'a>,
+    old: Old,
 }
 
 impl Part<'_> {
@@ -108,8 +112,12 @@ impl Part<'_> {
                 }
             }
         }
-        for (out, sums) in self.out.iter_mut().zip(sums) {
-            S::as_mut_simd_f32s(out).0[first..first + N].copy_from_slice(&sums);
+        for (i, sums) in sums.iter().enumerate() {
+            let out = &mut self.out.values[i * self.out.stride..][..WIDTH];
+            for (out, sum) in S::as_mut_simd_f32s(out).0[first..first + N].iter_mut().zip(sums) {
+                // Added at the end: a sum of sums is more exact than a longer sum.
+                *out = if self.old == Old::Add { simd.add_f32s(*out, *sum) } else { *sum };
+            }
         }
     }
 }

@@ -3,7 +3,8 @@
 //! The result is cut into panels of 32 columns. A task packs one panel or some of the right factor once, into the
 //! second-level cache: from 4 bits, from bf16 or f32, transposed or not. Then it goes down the rows of the left factor, and
 //! for each tile of them across its panels; a tile of the result stays in registers. Several products with one result are
-//! one: their terms follow each other in the inner loop, so that a low-rank branch costs what its rank is. With one row or a few (decoding), nothing is packed: each result is a dot product.
+//! one: their terms follow each other in the inner loop, so that a low-rank branch costs what its rank is. With one row or
+//! a few (decoding), nothing is packed: each result is a dot product.
 //!
 //! Every element of the result is one sum in one order, whatever the number of threads.
 
@@ -20,15 +21,16 @@ mod result;
 mod scalar;
 mod source;
 
+use crate::ops::cpu::dropout::Mask;
 use crate::ops::cpu::element::Element;
 use crate::ops::cpu::scratch;
 use crate::ops::dropout::Dropout;
 pub(crate) use factor::{Factor, WithKernel};
-pub(crate) use kernel::{Kernel, Rows, WIDTH};
+pub(crate) use kernel::{Kernel, Out, Rows, WIDTH};
 use kernel::{TileRow, panel_len};
 pub(crate) use operand::Operand;
-pub(crate) use panels::{Out, Panels};
-use result::Block;
+pub(crate) use panels::Panels;
+use result::{Block, Tile};
 pub(crate) use result::{Into, Old, Threads};
 pub(crate) use source::{Source, Values};
 use std::ops::Range;
@@ -173,7 +175,7 @@ impl<T: Factor> Job<'_, T> {
         let rows = all().map(Term::rows).collect::<Vec<_>>();
         T::with_rows(&rows, m, K::DEPTH, threads, |rows| {
             let (rows, masked_rows) = rows.split_at(terms.len());
-            let mask = masked.map(|(_, mask)| mask);
+            let mask = masked.map(|(_, dropout)| Mask::of(&dropout));
             let masked_terms = masked.iter().map(|(term, _)| *term).collect::<Vec<_>>();
             let plain = Sum { kernel, terms, rows };
             let masked = Sum { kernel, terms: &masked_terms, rows: masked_rows };
@@ -228,11 +230,12 @@ impl<T: Operand<K::Number> + Factor, K: Kernel> Sum<'_, T, K::Number, K> {
         })
     }
 
-    /// The sums of a tile whose first row is `start`.
-    fn tile(&self, size: [usize; 2], start: usize, panels: &[K::Number], out: &mut [TileRow]) {
+    /// The sums of a tile whose first row is `start`, with what is there for [`Old::Add`].
+    fn tile(&self, size: [usize; 2], start: usize, panels: &[K::Number], tile: &mut [TileRow], old: Old) {
         let mut rows = [Rows { data: &[][..], stride: 0, k: 0 }; MOST_TERMS];
         rows.iter_mut().zip(self.rows).for_each(|(to, rows)| *to = rows.from(start));
-        self.kernel.tile(size, &rows[..self.rows.len()], panels, out);
+        let out = Out { values: tile.as_flattened_mut(), stride: WIDTH };
+        self.kernel.tile(size, &rows[..self.rows.len()], panels, out, old);
     }
 }
 
@@ -240,7 +243,7 @@ struct Task<'a, T, N, K> {
     plain: Sum<'a, T, N, K>,
     /// What goes through the mask before it is added.
     masked: Sum<'a, T, N, K>,
-    mask: Option<Dropout>,
+    mask: Option<Mask>,
     scale: f32,
     old: Old,
 }
@@ -248,9 +251,8 @@ struct Task<'a, T, N, K> {
 impl<T: Operand<K::Number> + Factor, K: Kernel> Task<'_, T, K::Number, K> {
     /// Computes a block of the result.
     fn run(&self, mut block: Block) {
-        let room = [[0.; WIDTH]; MOST_ROWS];
-        let (mut tile, mut masked_tile) = (room, self.mask.map(|mask| (mask, room)));
-        let tile = &mut tile[..K::HEIGHT];
+        let mut tile = Tile::default();
+        let tile = &mut tile.0[..K::HEIGHT];
         let _ready = self.plain.kernel.hold();
         self.plain.pack(block.columns(), |panels| {
             self.masked.pack(block.columns(), |masked_panels| {
@@ -259,12 +261,13 @@ impl<T: Operand<K::Number> + Factor, K: Kernel> Task<'_, T, K::Number, K> {
                     for (i, column) in block.columns().step_by(WIDTH).enumerate() {
                         let columns = column..(column + WIDTH).min(block.columns().end);
                         let size = [rows.len(), columns.len()];
-                        self.plain.tile(size, start, &panels[i * self.plain.depth()..], tile);
-                        if let Some((mask, masked_tile)) = &mut masked_tile {
-                            let masked_tile = &mut masked_tile[..K::HEIGHT];
-                            self.masked.tile(size, start, &masked_panels[i * self.masked.depth()..], masked_tile);
-                            block.add_masked(masked_tile, rows.clone(), column, mask, tile);
+                        let mut old = Old::Overwrite;
+                        if let Some(mask) = &self.mask {
+                            self.masked.tile(size, start, &masked_panels[i * self.masked.depth()..], tile, old);
+                            block.mask(rows.clone(), column, mask, tile);
+                            old = Old::Add;
                         }
+                        self.plain.tile(size, start, &panels[i * self.plain.depth()..], tile, old);
                         block.store(tile, [rows.clone(), columns], self.scale, self.old);
                     }
                 }

@@ -1,7 +1,7 @@
 //! Right factors that are packed once for several products, each on the calling thread.
 
 use super::Right;
-use super::kernel::{Kernel, Rows, WIDTH, panel_len};
+use super::kernel::{Kernel, Out, Rows, WIDTH, panel_len};
 use super::operand::Operand;
 use super::result::Old;
 use crate::ops::cpu::element::Element;
@@ -47,18 +47,12 @@ impl<T: Element> Right<'_, T> {
     }
 }
 
-/// A row-major matrix of f32 to write: its first elements, and from one row to the next.
-pub(crate) struct Out<'a> {
-    pub(crate) values: &'a mut [f32],
-    pub(crate) stride: usize,
-}
-
 impl<N: Copy> Panels<'_, N> {
     /// `out = a·b`, plus what was there for [`Old::Add`], for the first `count` rows `a` and the part `b` of this factor from
     /// row `first` on, as many as `a` has columns, and of `columns`.
     ///
-    /// Whole panels are written: rows of `out` have as many elements as panels that hold `columns`. `first` is a multiple of
-    /// [`Kernel::DEPTH`], the first column one of 32. Panics if a factor or the result is too small.
+    /// Rows of `out` have as many elements as panels that hold `columns`; what stands after the last column is unspecified.
+    /// `first` is a multiple of [`Kernel::DEPTH`], the first column one of 32. Panics if a factor or the result is too small.
     pub(crate) fn multiply<K: Kernel<Number = N>>(
         &self,
         kernel: K,
@@ -76,8 +70,9 @@ impl<N: Copy> Panels<'_, N> {
             let a = a.from(start);
             let panels = self.packed[columns.start / WIDTH * self.len..].chunks_exact(self.len.max(1));
             for (panel, column) in panels.zip((0..columns.len()).step_by(WIDTH)) {
-                let to = &mut out.values[start * out.stride + column..];
-                kernel.tile_into(rows, &a, &panel[part.clone()], to, out.stride, old);
+                let to = Out { values: &mut out.values[start * out.stride + column..], stride: out.stride };
+                let size = [rows, WIDTH.min(columns.len() - column)];
+                kernel.tile(size, &[a], &panel[part.clone()], to, old);
             }
         }
     }

@@ -2,9 +2,9 @@
 
 use super::MOST_ROWS;
 use super::kernel::{TileRow, WIDTH};
+use crate::ops::cpu::dropout::Mask;
 use crate::ops::cpu::element::Element;
 use crate::ops::cpu::simd::vectorized;
-use crate::ops::dropout::Dropout;
 use half::bf16;
 use rayon::prelude::*;
 use std::ops::Range;
@@ -52,7 +52,8 @@ impl Into<'_> {
         let stacked = rows.div_ceil(height);
         let block = |i: usize| {
             let (row, column) = (i % stacked * height, i / stacked * width);
-            Block { values, stride, rows: row..(row + height).min(rows), columns: column..(column + width).min(cols) }
+            let (rows, columns) = (row..(row + height).min(rows), column..(column + width).min(cols));
+            Block { values, stride, rows, columns, narrow: [[bf16::ZERO; WIDTH]; MOST_ROWS] }
         };
         let count = stacked * cols.div_ceil(width);
         match threads {
@@ -69,7 +70,14 @@ pub(super) struct Block {
     stride: usize,
     rows: Range<usize>,
     columns: Range<usize>,
+    /// Room for a tile on its way.
+    narrow: [[bf16; WIDTH]; MOST_ROWS],
 }
+
+/// Sums on their way to a block. A row is two cache lines, not parts of three.
+#[derive(Default)]
+#[repr(align(64))]
+pub(super) struct Tile(pub(super) [TileRow; MOST_ROWS]);
 
 #[derive(Clone, Copy)]
 enum Pointer {
@@ -92,21 +100,14 @@ impl Block {
         self.columns.clone()
     }
 
-    /// Adds to `tile` those elements of `masked`, the products of `rows` and the panel of columns from `column` on, that the
-    /// mask of the whole result keeps.
-    pub(super) fn add_masked(
-        &self,
-        masked: &[TileRow],
-        rows: Range<usize>,
-        column: usize,
-        mask: &Dropout,
-        tile: &mut [TileRow],
-    ) {
+    /// Zeroes those elements of `tile`, which stand for `rows` and the panel of columns from `column` on, that the mask of the
+    /// whole result does not keep.
+    pub(super) fn mask(&self, rows: Range<usize>, column: usize, mask: &Mask, tile: &mut [TileRow]) {
         vectorized(
             #[inline(always)]
             || {
-                for (row, (from, to)) in rows.clone().zip(masked.iter().zip(tile.iter_mut())) {
-                    mask.add_kept((row * self.stride + column) as u64, from, to);
+                for (row, values) in rows.clone().zip(tile.iter_mut()) {
+                    mask.keep((row * self.stride + column) as u64, values);
                 }
             },
         );
@@ -119,9 +120,8 @@ impl Block {
         assert!(inside(&self.columns, &columns) && columns.len() <= WIDTH, "not its columns");
         let width = columns.len();
         if let (Pointer::Bf16(to), Old::Overwrite, 1.) = (self.values, old, scale) {
-            let mut narrow = [[bf16::ZERO; WIDTH]; MOST_ROWS];
-            bf16::put(tile[..rows.len()].as_flattened(), narrow[..rows.len()].as_flattened_mut());
-            for (row, values) in rows.zip(&narrow) {
+            bf16::put(tile[..rows.len()].as_flattened(), self.narrow[..rows.len()].as_flattened_mut());
+            for (row, values) in rows.zip(&self.narrow) {
                 let at = row * self.stride + columns.start;
                 // SAFETY: these elements lie inside the slice and belong to this block alone; `for_each_block` holds the
                 // slice until every block is gone.

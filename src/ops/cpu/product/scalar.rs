@@ -1,6 +1,7 @@
 //! The kernel without vector instructions: what the others are compared with.
 
-use super::kernel::{Kernel, Rows, TileRow, WIDTH, panel_len};
+use super::kernel::{Kernel, Out, Rows, TileRow, WIDTH, panel_len};
+use super::result::Old;
 use crate::ops::cpu::element::Element;
 use std::marker::PhantomData;
 
@@ -19,16 +20,18 @@ impl<T: Element, const G: usize> Kernel for Scalar<T, G> {
 
     fn hold(self) {}
 
-    fn tile(self, [rows, _]: [usize; 2], terms: &[Rows<T>], panels: &[T], out: &mut [TileRow]) {
-        let out = &mut out[..rows];
-        out.fill([0.; WIDTH]);
+    fn tile(self, [rows, _]: [usize; 2], terms: &[Rows<T>], panels: &[T], out: Out, old: Old) {
+        assert!(out.hold(rows), "rows outside the result");
+        if old == Old::Overwrite {
+            out.values.chunks_mut(out.stride).take(rows).for_each(|row| row[..WIDTH].fill(0.));
+        }
         let mut panels = panels;
         for term in terms {
             let (panel, later) = panels.split_at(panel_len::<Self>(term.k));
             panels = later;
-            for (i, out) in out.iter_mut().enumerate() {
+            for (i, out) in out.values.chunks_mut(out.stride).take(rows).enumerate() {
                 // A copy, so that the sums may stay in registers.
-                let mut sums = *out;
+                let mut sums: TileRow = std::array::from_fn(|c| out[c]);
                 for (group, a) in panel.chunks_exact(G * WIDTH).zip(term.row(i).chunks(G)) {
                     for (in_group, a) in a.iter().enumerate() {
                         let a = a.get();
@@ -37,7 +40,7 @@ impl<T: Element, const G: usize> Kernel for Scalar<T, G> {
                         }
                     }
                 }
-                *out = sums;
+                out[..WIDTH].copy_from_slice(&sums);
             }
         }
     }

@@ -250,5 +250,6 @@ fn panels_have_the_same_bits_in_every_kernel() {
 fn a_left_factor_that_is_too_short_is_refused() {
     let Some(kernel) = Avx512Bf16::new() else { panic!("rows outside their matrix (not tried)") };
     let rows = Rows { data: &[bf16::ONE; 7], stride: 4, k: 4 };
-    kernel.tile([2, 32], &[rows], &[bf16::ONE; 128], &mut [[0.; WIDTH]; 12]);
+    let out = Out { values: &mut [0.; 12 * WIDTH], stride: WIDTH };
+    kernel.tile([2, 32], &[rows], &[bf16::ONE; 128], out, Old::Overwrite);
 }

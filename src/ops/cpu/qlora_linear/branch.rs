@@ -3,6 +3,7 @@
 //! Two passes do what is needed beside the large products. One over blocks of tokens makes h forward, and g backward; one over
 //! blocks of columns makes the gradients. The dropped-out input exists only as a task's block.
 
+use crate::ops::cpu::dropout::Mask;
 use crate::ops::cpu::element::{Element, rounded};
 use crate::ops::cpu::product::{
     FEW_ROWS, Factor, Into, Kernel, Old, Operand, Out, Panels, Right, Rows, Source, Term, Threads, Values, WIDTH,
@@ -93,6 +94,10 @@ impl<'a> Branch<'a> {
         padded
     }
 
+    fn mask(&self) -> Option<Mask> {
+        self.dropout.as_ref().map(Mask::of)
+    }
+
     fn keep_scale(&self) -> f32 {
         self.dropout.map_or(1., |d| d.scale() as f32)
     }
@@ -127,7 +132,8 @@ impl<'a> Branch<'a> {
             }
         };
         let outputs = outputs.0.zip(outputs.1);
-        T::with_kernel(Tall { rows: x, cols: input, mask: self.dropout, right, outputs, finish: &finish });
+        let wanted = rank;
+        T::with_kernel(Tall { rows: x, cols: input, mask: self.mask(), right, wanted, outputs, finish: &finish });
         (h, scaled)
     }
 
@@ -137,13 +143,15 @@ impl<'a> Branch<'a> {
     }
 }
 
-/// `(mask ∘ rows)·right` over blocks of rows, each of which is given to `finish`, in rows of whole panels, with its part of
-/// `outputs`.
+/// `(mask ∘ rows)·right` over blocks of rows, each of which is given to `finish`, in rows of whole panels of which the wanted
+/// columns count, with its part of `outputs`.
 struct Tall<'a, T, O, F> {
     rows: &'a [T],
     cols: usize,
-    mask: Option<Dropout>,
+    mask: Option<Mask>,
     right: Right<'a, T>,
+    /// Columns of the product that are wanted, the first ones.
+    wanted: usize,
     outputs: O,
     finish: &'a F,
 }
@@ -159,7 +167,7 @@ where
     where
         T: Operand<K::Number>,
     {
-        let Self { rows, cols, mask, right, outputs, finish } = self;
+        let Self { rows, cols, mask, right, wanted, outputs, finish } = self;
         let width = right.shape().1.next_multiple_of(WIDTH);
         scratch::with(right.packed_len::<K>(), |room: &mut [K::Number]| {
             let panels = right.pack(kernel, room);
@@ -172,7 +180,7 @@ where
                     T::with_rows(&[rows], count, K::DEPTH, Threads::One, |rows| {
                         scratch::with(count * width, |sums: &mut [f32]| {
                             let out = Out { values: &mut *sums, stride: width };
-                            panels.multiply(kernel, &rows[0], count, 0, 0..width, out, Old::Overwrite);
+                            panels.multiply(kernel, &rows[0], count, 0, 0..wanted, out, Old::Overwrite);
                             finish(sums, outputs);
                         });
                     });
@@ -225,12 +233,12 @@ impl<T: Factor> WithKernel<T> for Backward<'_, '_, T> {
                 }
             }
         };
-        Tall { rows: dy, cols: out, mask: None, right, outputs, finish: &finish }.run(kernel);
+        Tall { rows: dy, cols: out, mask: None, right, wanted: rank, outputs, finish: &finish }.run(kernel);
 
         // Blocks of columns of dB's transpose, and then of dA.
         let columns = |cols: usize| (0..cols).step_by(COLUMNS).map(move |first| first..(first + COLUMNS).min(cols));
         let down = Wide { kernel, left: &h_left, rank, right: dy, cols: out, t, mask: None };
-        let up = Wide { left: &g_left, right: x, cols: input, mask: branch.dropout, ..down };
+        let up = Wide { left: &g_left, right: x, cols: input, mask: branch.mask(), ..down };
         let tasks: Vec<_> = columns(out).map(|c| (&down, c)).chain(columns(input).map(|c| (&up, c))).collect();
         let parts: Vec<Vec<f32>> =
             tasks.par_iter().with_max_len(1).map(|(of, columns)| of.multiply(columns.clone())).collect();
@@ -261,7 +269,7 @@ struct Wide<'a, T, K: Kernel> {
     right: &'a [T],
     cols: usize,
     t: usize,
-    mask: Option<Dropout>,
+    mask: Option<Mask>,
 }
 
 impl<T: Factor + Operand<K::Number>, K: Kernel> Wide<'_, T, K> {
