@@ -5,12 +5,13 @@
 //!     cargo bench --workspace --bench ops -- benches/roofline.svg
 //!     cargo bench --workspace --bench ops -- --only "attention backward"
 //!
-//! The shapes are SmolLM2-135M's, 2 rows of 512 tokens, QLoRA with r = 16 and no dropout. Each operation is timed alone on
+//! The shapes are SmolLM2-135M's, 2 rows of 512 tokens, QLoRA with r = 16 and dropout 0.05. Each operation is timed alone on
 //! random numbers, its best of several runs; its share is of their sum over the model's blocks. The peak is that of a
 //! dense product of 1024 x 576 x 1536 in the same run, in the compute type.
 
 use ferrotune::candle_core::{DType, Device, Tensor};
 use ferrotune::ops::attention::{self, Heads};
+use ferrotune::ops::dropout::Dropout;
 use ferrotune::ops::linear_cross_entropy::{self, Wants};
 use ferrotune::ops::qlora_linear::{self, LoraBranch, Needs};
 use ferrotune::ops::rope::{self, RopeTable};
@@ -99,7 +100,7 @@ impl Bench {
         let w: Weight = QuantizedWeight::new(&quantized, &Device::Cpu)?.into();
         let a = Tensor::randn(0f32, 0.05, (RANK, input), &Device::Cpu)?;
         let b = Tensor::randn(0f32, 0.05, (out, RANK), &Device::Cpu)?;
-        let lora = LoraBranch { a: &a, b: &b, scale: 2., dropout: None };
+        let lora = LoraBranch { a: &a, b: &b, scale: 2., dropout: Some(Dropout { p: 0.05, seed: 1 }) };
         let (x, dy) = (self.random(TOKENS, input)?, self.random(TOKENS, out)?);
         let (_, saved) = qlora_linear::forward(&x, &w, None, Some(&lora))?;
         let (flops, numbers) = (2. * (TOKENS * out * input) as f64, TOKENS * (out + input));

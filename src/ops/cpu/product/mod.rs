@@ -251,8 +251,7 @@ struct Task<'a, T, N, K> {
 impl<T: Operand<K::Number> + Factor, K: Kernel> Task<'_, T, K::Number, K> {
     /// Computes a block of the result.
     fn run(&self, mut block: Block) {
-        let mut tile = Tile::default();
-        let tile = &mut tile.0[..K::HEIGHT];
+        let mut tile = Tile::<MOST_ROWS>::zeros();
         let _ready = self.plain.kernel.hold();
         self.plain.pack(block.columns(), |panels| {
             self.masked.pack(block.columns(), |masked_panels| {
@@ -263,12 +262,13 @@ impl<T: Operand<K::Number> + Factor, K: Kernel> Task<'_, T, K::Number, K> {
                         let size = [rows.len(), columns.len()];
                         let mut old = Old::Overwrite;
                         if let Some(mask) = &self.mask {
-                            self.masked.tile(size, start, &masked_panels[i * self.masked.depth()..], tile, old);
-                            block.mask(rows.clone(), column, mask, tile);
+                            let masked_panels = &masked_panels[i * self.masked.depth()..];
+                            self.masked.tile(size, start, masked_panels, &mut tile.sums, old);
+                            block.mask(rows.clone(), column, mask, &mut tile.sums);
                             old = Old::Add;
                         }
-                        self.plain.tile(size, start, &panels[i * self.plain.depth()..], tile, old);
-                        block.store(tile, [rows.clone(), columns], self.scale, self.old);
+                        self.plain.tile(size, start, &panels[i * self.plain.depth()..], &mut tile.sums, old);
+                        block.store(&mut tile, [rows.clone(), columns], self.scale, self.old);
                     }
                 }
             });
@@ -287,12 +287,12 @@ struct FewRows<'a, T, K> {
 impl<T: Operand<K::Number> + Factor, K: Kernel> FewRows<'_, T, K> {
     fn run(&self, mut block: Block) {
         let (rows, columns) = (block.rows(), block.columns());
-        let mut tile = [[0.; WIDTH]; FEW_ROWS];
+        let mut tile = Tile::<FEW_ROWS>::zeros();
         for term in self.terms {
             let (Right::Plain(w) | Right::Transposed(w)) = &term.b;
-            w.add_dots(self.kernel, &term.rows().from(rows.start), columns.clone(), &mut tile[..rows.len()]);
+            w.add_dots(self.kernel, &term.rows().from(rows.start), columns.clone(), &mut tile.sums[..rows.len()]);
         }
-        block.store(&tile, [rows, columns], self.scale, self.old);
+        block.store(&mut tile, [rows, columns], self.scale, self.old);
     }
 }
 

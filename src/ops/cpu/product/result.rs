@@ -1,6 +1,5 @@
 //! The result of a product, written by several threads at once.
 
-use super::MOST_ROWS;
 use super::kernel::{TileRow, WIDTH};
 use crate::ops::cpu::dropout::Mask;
 use crate::ops::cpu::element::Element;
@@ -52,8 +51,7 @@ impl Into<'_> {
         let stacked = rows.div_ceil(height);
         let block = |i: usize| {
             let (row, column) = (i % stacked * height, i / stacked * width);
-            let (rows, columns) = (row..(row + height).min(rows), column..(column + width).min(cols));
-            Block { values, stride, rows, columns, narrow: [[bf16::ZERO; WIDTH]; MOST_ROWS] }
+            Block { values, stride, rows: row..(row + height).min(rows), columns: column..(column + width).min(cols) }
         };
         let count = stacked * cols.div_ceil(width);
         match threads {
@@ -70,14 +68,20 @@ pub(super) struct Block {
     stride: usize,
     rows: Range<usize>,
     columns: Range<usize>,
-    /// Room for a tile on its way.
-    narrow: [[bf16; WIDTH]; MOST_ROWS],
 }
 
-/// Sums on their way to a block. A row is two cache lines, not parts of three.
-#[derive(Default)]
+/// The most R rows of a tile on their way to a block, as sums and rounded. A row of sums is two cache lines, not parts of three.
 #[repr(align(64))]
-pub(super) struct Tile(pub(super) [TileRow; MOST_ROWS]);
+pub(super) struct Tile<const R: usize> {
+    pub(super) sums: [TileRow; R],
+    narrow: [[bf16; WIDTH]; R],
+}
+
+impl<const R: usize> Tile<R> {
+    pub(super) fn zeros() -> Self {
+        Self { sums: [[0.; WIDTH]; R], narrow: [[bf16::ZERO; WIDTH]; R] }
+    }
+}
 
 #[derive(Clone, Copy)]
 enum Pointer {
@@ -114,14 +118,21 @@ impl Block {
     }
 
     /// Writes `scale * tile` over, or adds it to, `rows` and `columns`, a panel's, of the block.
-    pub(super) fn store(&mut self, tile: &[TileRow], [rows, columns]: [Range<usize>; 2], scale: f32, old: Old) {
+    pub(super) fn store<const R: usize>(
+        &mut self,
+        tile: &mut Tile<R>,
+        [rows, columns]: [Range<usize>; 2],
+        scale: f32,
+        old: Old,
+    ) {
+        let Tile { sums: tile, narrow } = tile;
         let inside = |of: &Range<usize>, part: &Range<usize>| of.start <= part.start && part.end <= of.end;
         assert!(inside(&self.rows, &rows) && rows.len() <= tile.len(), "not its rows");
         assert!(inside(&self.columns, &columns) && columns.len() <= WIDTH, "not its columns");
         let width = columns.len();
         if let (Pointer::Bf16(to), Old::Overwrite, 1.) = (self.values, old, scale) {
-            bf16::put(tile[..rows.len()].as_flattened(), self.narrow[..rows.len()].as_flattened_mut());
-            for (row, values) in rows.zip(&self.narrow) {
+            bf16::put(tile[..rows.len()].as_flattened(), narrow[..rows.len()].as_flattened_mut());
+            for (row, values) in rows.zip(narrow) {
                 let at = row * self.stride + columns.start;
                 // SAFETY: these elements lie inside the slice and belong to this block alone; `for_each_block` holds the
                 // slice until every block is gone.
@@ -137,7 +148,7 @@ impl Block {
         vectorized(
             #[inline(always)]
             || {
-                for (row, sums) in rows.clone().zip(tile) {
+                for (row, sums) in rows.clone().zip(&*tile) {
                     let at = row * self.stride + columns.start;
                     match self.values {
                         Pointer::F32(to) => {
