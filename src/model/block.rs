@@ -197,9 +197,9 @@ impl Block {
     /// Attention of the batch's rows, each of which may stand for several tokens.
     fn attend(&self, q: &Tensor, k: &Tensor, v: &Tensor, ctx: &Context) -> Result<(Tensor, attention::Saved)> {
         let Some(copies) = ctx.copies else { return attention::forward(q, k, v, ctx.cu_seqlens, &self.heads) };
-        let [q, k, v] = [copies.spread(q)?, copies.spread(k)?, copies.spread(v)?];
+        let [q, k, v] = [copies.spread.apply(q)?, copies.spread.apply(k)?, copies.spread.apply(v)?];
         let (o, saved) = attention::forward(&q, &k, &v, ctx.cu_seqlens, &self.heads)?;
-        Ok((copies.first(&o)?, saved))
+        Ok((copies.first.apply(&o)?, saved))
     }
 
     /// The gradients of q, k and v.
@@ -213,10 +213,11 @@ impl Block {
         let backward =
             |[q, k, v, o]: &[Tensor; 4], d_o| attention::backward(q, k, v, o, saved, d_o, ctx.cu_seqlens, &self.heads);
         let Some(copies) = ctx.copies else { return backward(&[q, k, v, o], &d_o) };
-        let spread = [copies.spread(&q)?, copies.spread(&k)?, copies.spread(&v)?, copies.spread(&o)?];
-        let (dq, dk, dv) = backward(&spread, &copies.place(&d_o)?)?;
+        let spread = |x| copies.spread.apply(x);
+        let spread = [spread(&q)?, spread(&k)?, spread(&v)?, spread(&o)?];
+        let (dq, dk, dv) = backward(&spread, &copies.place.apply(&d_o)?)?;
         // Only the first copy of a query has an output that is used, so the others have no gradient.
-        Ok((copies.first(&dq)?, copies.sum(&dk)?, copies.sum(&dv)?))
+        Ok((copies.first.apply(&dq)?, copies.sum.apply(&dk)?, copies.sum.apply(&dv)?))
     }
 
     /// `x` `[N, H]` of new tokens to `y` `[N, H]`, with keys and values of earlier tokens from the caches.

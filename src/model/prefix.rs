@@ -8,11 +8,12 @@
 //! batch     p p p a a a b b          layout    p p p a a a  p p p b b
 //! ```
 //!
-//! [`Copies::spread`] goes from the batch to the layout, [`Copies::first`] back; [`Copies::place`] is the transpose of the
-//! latter, and [`Copies::sum`] that of the former: the gradient of a row is the sum of those of its copies.
+//! [`Copies`]' `spread` goes from the batch to the layout, `first` back; `place` is the transpose of the latter, and `sum` that
+//! of the former: the gradient of a row is the sum of those of its copies.
 
 use crate::Result;
-use candle_core::{DType, Device, Tensor};
+use crate::ops::gather::Gather;
+use candle_core::Device;
 
 /// Shorter beginnings are not worth the copying.
 const WORTHWHILE: usize = 8;
@@ -62,48 +63,30 @@ impl SharedPrefix {
 
     /// The same on a device.
     pub(super) fn copies(&self, device: &Device) -> Result<Copies> {
-        let (rows, first) = (Tensor::new(&*self.rows, device)?, Tensor::new(&*self.first, device)?);
-        Ok(Copies { rows, first })
+        let spread = Gather::select(&self.rows, self.first.len(), device)?;
+        let first = Gather::select(&self.first, self.rows.len(), device)?;
+        let (sum, place) = (spread.transposed(device)?, first.transposed(device)?);
+        Ok(Copies { spread, sum, first, place })
     }
 }
 
-/// A [`SharedPrefix`] as indices on a device.
+/// The ways between a batch of T rows and the layout of a [`SharedPrefix`], of L.
 #[derive(Debug)]
 pub struct Copies {
-    /// `[L]`
-    rows: Tensor,
-    /// `[T]`
-    first: Tensor,
-}
-
-impl Copies {
     /// `[T, n]` to `[L, n]`: each row to all of its copies.
-    pub(super) fn spread(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(x.index_select(&self.rows, 0)?)
-    }
-
+    pub(super) spread: Gather,
+    /// `[L, n]` to `[T, n]`: the sum over each row's copies.
+    pub(super) sum: Gather,
     /// `[L, n]` to `[T, n]`: the first copy of each row. All copies have the same value.
-    pub(super) fn first(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(x.index_select(&self.first, 0)?)
-    }
-
+    pub(super) first: Gather,
     /// `[T, n]` to `[L, n]`: each row to its first copy, zeros to the others.
-    pub(super) fn place(&self, dx: &Tensor) -> Result<Tensor> {
-        let zeros = Tensor::zeros((self.rows.dim(0)?, dx.dim(1)?), dx.dtype(), dx.device())?;
-        Ok(zeros.index_add(&self.first, dx, 0)?)
-    }
-
-    /// `[L, n]` to `[T, n]`: the sum over each row's copies, in f32.
-    pub(super) fn sum(&self, dx: &Tensor) -> Result<Tensor> {
-        let wide = if dx.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
-        let zeros = Tensor::zeros((self.first.dim(0)?, dx.dim(1)?), wide, dx.device())?;
-        Ok(zeros.index_add(&self.rows, &dx.to_dtype(wide)?, 0)?.to_dtype(dx.dtype())?)
-    }
+    pub(super) place: Gather,
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use candle_core::Tensor;
 
     /// Sequences of these ids, of which the last `trained` are trained.
     fn common(sequences: &[(&[u32], usize)]) -> usize {
@@ -131,11 +114,11 @@ mod tests {
     fn rows_go_to_their_copies_and_gradients_come_back() -> Result<()> {
         let copies = SharedPrefix::new(2, [3, 4].into_iter()).copies(&Device::Cpu)?;
         let x = Tensor::new(&[[1f32], [2.], [3.], [4.], [5.]], &Device::Cpu)?;
-        let spread = copies.spread(&x)?;
+        let spread = copies.spread.apply(&x)?;
         assert_eq!(spread.flatten_all()?.to_vec1::<f32>()?, [1., 2., 3., 1., 2., 4., 5.]);
-        assert_eq!(copies.first(&spread)?.to_vec2::<f32>()?, x.to_vec2::<f32>()?);
-        assert_eq!(copies.place(&x)?.flatten_all()?.to_vec1::<f32>()?, [1., 2., 3., 0., 0., 4., 5.]);
-        assert_eq!(copies.sum(&spread)?.flatten_all()?.to_vec1::<f32>()?, [2., 4., 3., 4., 5.]);
+        assert_eq!(copies.first.apply(&spread)?.to_vec2::<f32>()?, x.to_vec2::<f32>()?);
+        assert_eq!(copies.place.apply(&x)?.flatten_all()?.to_vec1::<f32>()?, [1., 2., 3., 0., 0., 4., 5.]);
+        assert_eq!(copies.sum.apply(&spread)?.flatten_all()?.to_vec1::<f32>()?, [2., 4., 3., 4., 5.]);
         Ok(())
     }
 }

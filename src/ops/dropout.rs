@@ -85,7 +85,13 @@ pub(in crate::ops) const MIX: [u64; 2] = [0xbf58_476d_1ce4_e5b9, 0x94d0_49bb_133
 /// The hash of `counter`.
 #[inline(always)]
 pub(in crate::ops) fn word(key: u64, counter: u64) -> u64 {
-    mix(key.wrapping_add(counter.wrapping_add(1).wrapping_mul(GOLDEN)))
+    mix(state(key, counter))
+}
+
+/// What is hashed.
+#[inline(always)]
+pub(in crate::ops) fn state(key: u64, counter: u64) -> u64 {
+    key.wrapping_add(counter.wrapping_add(1).wrapping_mul(GOLDEN))
 }
 
 /// 16 bits of it, the lowest first.

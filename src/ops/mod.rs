@@ -7,6 +7,7 @@ pub(crate) mod mmap;
 pub mod attention;
 pub mod dora;
 pub mod dropout;
+pub mod gather;
 pub mod graph;
 pub mod linear_cross_entropy;
 pub mod qlora_linear;

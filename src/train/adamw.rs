@@ -135,16 +135,23 @@ impl AdamW {
             }
         }
         self.step += 1;
-        for ((((_, param), grad), moments), rate) in params.iter().zip(grads).zip(&mut self.moments).zip(&self.rates) {
-            let scalars = Scalars::new(&self.hyper, self.step, lr * rate);
+        let (hyper, step) = (self.hyper, self.step);
+        let update = |(param, grad, moments, rate): (&(String, Tensor), &Tensor, &mut Moments, &f64)| -> Result<()> {
+            let scalars = Scalars::new(&hyper, step, lr * rate);
             match moments {
                 Moments::Fused { m, v } => {
-                    param.inplace_op2(grad, &Update { moments: RefCell::new((m, v)), scalars })?
+                    param.1.inplace_op2(grad, &Update { moments: RefCell::new((m, v)), scalars })?
                 }
-                Moments::Portable { m, v } => portable(param, grad, m, v, scalars)?,
+                Moments::Portable { m, v } => portable(&param.1, grad, m, v, scalars)?,
             }
+            Ok(())
+        };
+        if self.moments.iter().all(|moments| matches!(moments, Moments::Fused { .. })) {
+            // Most are too small to be shared among threads.
+            return (params, grads, &mut self.moments, &self.rates).into_par_iter().try_for_each(update);
         }
-        Ok(())
+        let mut all = params.iter().zip(grads).zip(&mut self.moments).zip(&self.rates);
+        all.try_for_each(|(((param, grad), moments), rate)| update((param, grad, moments, rate)))
     }
 
     /// The state for a checkpoint, where it lies: `step` (one i64), and for each parameter `exp_avg.{name}` (`m`) and

@@ -4,7 +4,9 @@
 
 use crate::ops::cpu::element::Element;
 use crate::ops::cpu::simd::vectorized;
-use crate::ops::dropout::{self, Dropout, lane, word};
+#[cfg(target_arch = "x86_64")]
+use crate::ops::dropout::state;
+use crate::ops::dropout::{Dropout, lane, word};
 
 /// Elements that are decided together.
 const TOGETHER: usize = 32;
@@ -16,12 +18,19 @@ const WORDS: usize = TOGETHER / 4;
 pub(crate) struct Mask {
     key: u64,
     threshold: u16,
-    fast: Option<Fast>,
+    /// The instructions, where this process uses them.
+    #[cfg(target_arch = "x86_64")]
+    avx512: Option<pulp::x86::V4>,
 }
 
 impl Mask {
     pub(crate) fn of(dropout: &Dropout) -> Self {
-        Self { key: dropout.key(), threshold: dropout.threshold(), fast: fast() }
+        Self {
+            key: dropout.key(),
+            threshold: dropout.threshold(),
+            #[cfg(target_arch = "x86_64")]
+            avx512: avx512::in_use(),
+        }
     }
 
     /// Copies `from`, elements `first`, `first + 1`, … of the masked tensor, to `to`, zeroing those not kept.
@@ -85,10 +94,8 @@ impl Mask {
     #[inline(always)]
     fn some<T: Element>(&self, counter: u64, from: &[T; TOGETHER], to: &mut [T; TOGETHER]) {
         #[cfg(target_arch = "x86_64")]
-        if let Some(simd) = self.fast {
-            let kept =
-                avx512::kept(simd, self.key.wrapping_add((counter + 1).wrapping_mul(dropout::GOLDEN)), self.threshold);
-            return T::select(simd, kept, from, to);
+        if let Some(simd) = self.avx512 {
+            return T::select(simd, avx512::kept(simd, state(self.key, counter), self.threshold), from, to);
         }
         let mut words = [0u64; WORDS];
         for (i, w) in words.iter_mut().enumerate() {
@@ -102,29 +109,13 @@ impl Mask {
     }
 }
 
-/// The processor's AVX-512.
-#[cfg(target_arch = "x86_64")]
-type Fast = pulp::x86::V4;
-
-/// There is none.
-#[cfg(not(target_arch = "x86_64"))]
-type Fast = std::convert::Infallible;
-
-/// The instructions, where this process uses them.
-fn fast() -> Option<Fast> {
-    #[cfg(target_arch = "x86_64")]
-    if let pulp::Arch::V4(simd) = crate::ops::cpu::simd::arch() {
-        return Some(simd);
-    }
-    None
-}
-
 #[cfg(target_arch = "x86_64")]
 mod avx512 {
     use super::WORDS;
+    use crate::ops::cpu::simd::arch;
     use crate::ops::dropout::{GOLDEN, MIX};
-    use pulp::cast;
     use pulp::x86::V4;
+    use pulp::{Arch, cast};
     use std::arch::x86_64::__m512i;
 
     const STEPS: [u64; WORDS] = {
@@ -136,6 +127,13 @@ mod avx512 {
         }
         steps
     };
+
+    pub(super) fn in_use() -> Option<V4> {
+        match arch() {
+            Arch::V4(simd) => Some(simd),
+            _ => None,
+        }
+    }
 
     /// Bit i says whether element i is kept, of those that the hashes of `first`, `first` + golden, … decide.
     #[inline(always)]
@@ -156,9 +154,13 @@ mod tests {
     use half::bf16;
 
     /// With the instructions of this machine, and without.
-    fn masks(dropout: Dropout) -> [Mask; 2] {
+    fn masks(dropout: Dropout) -> Vec<Mask> {
         let mask = Mask::of(&dropout);
-        [mask, Mask { fast: None, ..mask }]
+        vec![
+            mask,
+            #[cfg(target_arch = "x86_64")]
+            Mask { avx512: None, ..mask },
+        ]
     }
 
     fn check_ranges<T: Element>() {

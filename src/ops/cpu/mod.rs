@@ -6,6 +6,7 @@ pub(crate) mod decode;
 pub(crate) mod dropout;
 pub(crate) mod element;
 pub(crate) mod exp;
+pub(crate) mod gather;
 pub(crate) mod linear_cross_entropy;
 pub(crate) mod product;
 pub(crate) mod qlora_linear;

@@ -53,8 +53,7 @@ fn forward_as<T: Factor>(
             product(t, out, 1., &[through_w], T::into(&mut y), old, Threads::Pool);
             return Ok(None);
         };
-        let (h, scaled) = branch.h(&x, [t, input]);
-        let b = branch.b::<T>(out);
+        let ((h, scaled), b) = rayon::join(|| branch.h(&x, [t, input]), || branch.b::<T>(out));
         let terms = [through_w, Term::transposed(&scaled, Source::dense(&b, out, branch.wide_rank::<T>()))];
         product(t, out, 1., &terms, T::into(&mut y), old, Threads::Pool);
         Ok(Some(element::tensor(h, (t, branch.rank))?))
@@ -113,22 +112,22 @@ fn backward_as<T: Factor>(
         grads.dw = Some(element::tensor(dw, (out, input))?);
     }
     let through_branch = low_rank.map(|(branch, h)| {
-        let Gradients { da, db, g } = branch.backward(&x, &h, &dy, [t, input, out]);
+        let gradients = || branch.backward(&x, &h, &dy, [t, input, out]);
+        let (Gradients { da, db, g }, a) = rayon::join(gradients, || branch.a::<T>(input));
         grads.da = Some(element::tensor(da, (branch.rank, input))?);
         grads.db = Some(element::tensor(db, (out, branch.rank))?);
-        Ok::<_, crate::Error>((branch, g))
+        Ok::<_, crate::Error>((branch, g, a))
     });
     let through_branch = through_branch.transpose()?;
     if needs.dx {
         let mut dx = unspecified::numbers::<T>(t * input);
         lent.with(out, input, |w| {
             let through_w = Term::plain(&dy, w);
-            let Some((branch, g)) = &through_branch else {
+            let Some((branch, g, a)) = &through_branch else {
                 product(t, input, 1., &[through_w], T::into(&mut dx), Old::Overwrite, Threads::Pool);
                 return;
             };
-            let (a, rank) = (branch.a::<T>(input), branch.wide_rank::<T>());
-            let terms = [through_w, Term::plain(g, Source::dense(&a, rank, input))];
+            let terms = [through_w, Term::plain(g, Source::dense(a, branch.wide_rank::<T>(), input))];
             match branch.dropout {
                 Some(mask) => product_masked(t, input, terms, mask, T::into(&mut dx)),
                 None => product(t, input, 1., &terms, T::into(&mut dx), Old::Overwrite, Threads::Pool),

@@ -207,9 +207,11 @@ impl<T: Factor + Operand<K::Number>, K: Kernel> Queries<'_, T, K> {
             let keys = start..(start + BLOCK).min(end);
             let [k, v] = [k, v].map(|of| head(of, kv_width, keys.clone(), self.kv_head, d));
             let (k, v) = (k.transposed(), v.plain());
-            scratch::with(k.packed_len::<K>() + v.packed_len::<K>(), |mut room: &mut [K::Number]| {
+            let pack_k = count > FEW_ROWS;
+            let k_len = if pack_k { k.packed_len::<K>() } else { 0 };
+            scratch::with(k_len + v.packed_len::<K>(), |mut room: &mut [K::Number]| {
                 let mut pack = |right: Right<T>| right.pack(self.kernel, take(&mut room, right.packed_len::<K>()));
-                let packed_k = (count > FEW_ROWS).then(|| pack(k));
+                let packed_k = pack_k.then(|| pack(k));
                 let block = Keys { positions: keys, k, packed_k, v: pack(v) };
                 for rows in (0..count).step_by(strip).map(|row| row..(row + strip).min(count)) {
                     self.add(&block, rows.clone(), &mut state, &mut o[rows.start * o_width..rows.end * o_width]);

@@ -11,10 +11,12 @@ use crate::ops::cpu::product::{
 };
 use crate::ops::cpu::scratch;
 use crate::ops::cpu::slice::{self, Slice};
+use crate::ops::cpu::unspecified;
 use crate::ops::dropout::Dropout;
 use crate::ops::qlora_linear::LoraBranch;
 use candle_core::Tensor;
 use rayon::prelude::*;
+use std::ops::Range;
 
 /// Tokens of a task.
 const TOKENS: usize = 128;
@@ -105,15 +107,17 @@ impl<'a> Branch<'a> {
     /// `h = (m ∘ x)·Aᵀ / (1 - p)` `[T, r]`, and `s·h` `[T, wide rank]`; `shape` is T, in.
     pub(super) fn h<T: Factor>(&self, x: &[T], [t, input]: [usize; 2]) -> (Vec<f32>, Vec<T>) {
         let (rank, wide) = (self.rank, self.wide_rank::<T>());
-        let mut h = vec![0f32; t * rank];
-        let mut scaled = vec![T::of(0.); t * wide];
+        let (mut h, mut scaled) = (unspecified::numbers::<f32>(t * rank), unspecified::numbers::<T>(t * wide));
+        let scale = |h: &[f32], scaled: &mut [T]| {
+            let (scaled, beyond) = scaled.split_at_mut(rank);
+            scaled.iter_mut().zip(h).for_each(|(to, h)| *to = T::of(self.scale * h));
+            beyond.fill(T::of(0.));
+        };
         let a = rounded::<T>(&self.a);
         if t <= FEW_ROWS && self.dropout.is_none() {
             let term = Term::transposed(x, Source::dense(&a, rank, input));
             product(t, rank, 1., &[term], Into::F32(&mut h), Old::Overwrite, Threads::Pool);
-            scaled.chunks_exact_mut(wide).zip(h.chunks_exact(rank)).for_each(|(to, h)| {
-                to.iter_mut().zip(h).for_each(|(to, h)| *to = T::of(self.scale * h));
-            });
+            scaled.chunks_exact_mut(wide).zip(h.chunks_exact(rank)).for_each(|(scaled, h)| scale(h, scaled));
             return (h, scaled);
         }
         // A panel that is whole is packed faster.
@@ -125,10 +129,8 @@ impl<'a> Branch<'a> {
         let finish = |sums: &[f32], (h, scaled): (&mut [f32], &mut [T])| {
             let rows = sums.chunks_exact(rank.next_multiple_of(WIDTH));
             for (sums, (h, scaled)) in rows.zip(h.chunks_exact_mut(rank).zip(scaled.chunks_exact_mut(wide))) {
-                for i in 0..rank {
-                    h[i] = keep * sums[i];
-                    scaled[i] = T::of(self.scale * h[i]);
-                }
+                h.iter_mut().zip(sums).for_each(|(h, sum)| *h = keep * sum);
+                scale(h, scaled);
             }
         };
         let outputs = outputs.0.zip(outputs.1);
@@ -212,11 +214,11 @@ impl<T: Factor> WithKernel<T> for Backward<'_, '_, T> {
     {
         let Self { branch, x, h, dy, shape: [t, input, out] } = self;
         let (rank, wide) = (branch.rank, branch.wide_rank::<T>());
-        let mut g = vec![T::of(0.); t * wide];
+        let mut g = unspecified::numbers::<T>(t * wide);
         // h and g transposed, block by block.
         let blocks = t.div_ceil(TOKENS);
-        let zeros = || vec![K::Number::of(0.); blocks * rank * TOKENS];
-        let (mut h_left, mut g_left) = (zeros(), zeros());
+        let left = || unspecified::numbers::<K::Number>(blocks * rank * TOKENS);
+        let (mut h_left, mut g_left) = (left(), left());
         let outputs = g.par_chunks_mut(TOKENS * wide).zip(h.par_chunks(TOKENS * rank));
         let outputs = outputs.zip(g_left.par_chunks_mut(rank * TOKENS).zip(h_left.par_chunks_mut(rank * TOKENS)));
         let scale = branch.scale * branch.keep_scale();
@@ -224,6 +226,7 @@ impl<T: Factor> WithKernel<T> for Backward<'_, '_, T> {
         let right = Right::Plain(Source::dense(&b, out, wide));
         type Blocks<'o, T, N> = ((&'o mut [T], &'o [f32]), (&'o mut [N], &'o mut [N]));
         let finish = |sums: &[f32], ((g, h), (g_left, h_left)): Blocks<T, K::Number>| {
+            let count = g.len() / wide;
             let rows = sums.chunks_exact(wide.next_multiple_of(WIDTH)).zip(h.chunks_exact(rank));
             for (j, ((sums, h), g)) in rows.zip(g.chunks_exact_mut(wide)).enumerate() {
                 for i in 0..rank {
@@ -231,31 +234,48 @@ impl<T: Factor> WithKernel<T> for Backward<'_, '_, T> {
                     g_left[i * TOKENS + j] = K::Number::of(g[i].get());
                     h_left[i * TOKENS + j] = K::Number::of(T::of(h[i]).get());
                 }
+                g[rank..].fill(T::of(0.));
+            }
+            for left in [g_left, h_left] {
+                left.chunks_exact_mut(TOKENS).for_each(|left| left[count..].fill(K::Number::of(0.)));
             }
         };
         Tall { rows: dy, cols: out, mask: None, right, wanted: rank, outputs, finish: &finish }.run(kernel);
 
-        // Blocks of columns of dB's transpose, and then of dA.
+        // Blocks of columns of dB's transpose, and of dA.
         let columns = |cols: usize| (0..cols).step_by(COLUMNS).map(move |first| first..(first + COLUMNS).min(cols));
         let down = Wide { kernel, left: &h_left, rank, right: dy, cols: out, t, mask: None };
         let up = Wide { left: &g_left, right: x, cols: input, mask: branch.mask(), ..down };
-        let tasks: Vec<_> = columns(out).map(|c| (&down, c)).chain(columns(input).map(|c| (&up, c))).collect();
-        let parts: Vec<Vec<f32>> =
-            tasks.par_iter().with_max_len(1).map(|(of, columns)| of.multiply(columns.clone())).collect();
-        let (db_parts, da_parts) = parts.split_at(columns(out).count());
-        let mut db = vec![0f32; out * rank];
-        for (part, db) in db_parts.iter().zip(db.chunks_mut(COLUMNS * rank)) {
-            for (j, db) in db.chunks_exact_mut(rank).enumerate() {
-                let column = part[j..].iter().step_by(COLUMNS);
-                db.iter_mut().zip(column).for_each(|(db, v)| *db = branch.scale * v);
-            }
+        let (mut da, mut db) = (unspecified::numbers::<f32>(rank * input), unspecified::numbers::<f32>(out * rank));
+        enum Part<'o> {
+            /// The same columns of each row.
+            Da(Vec<&'o mut [f32]>),
+            Db(&'o mut [f32]),
         }
-        let mut da = vec![0f32; rank * input];
-        for (i, da) in da.chunks_exact_mut(input).enumerate() {
-            for (part, da) in da_parts.iter().zip(da.chunks_mut(COLUMNS)) {
-                da.copy_from_slice(&part[i * COLUMNS..][..da.len()]);
-            }
+        let mut da_parts: Vec<_> = columns(input).map(|_| Vec::with_capacity(rank)).collect();
+        for row in da.chunks_exact_mut(input) {
+            da_parts.iter_mut().zip(row.chunks_mut(COLUMNS)).for_each(|(part, row)| part.push(row));
         }
+        let db_tasks = columns(out).zip(db.chunks_mut(COLUMNS * rank).map(Part::Db));
+        let da_tasks = columns(input).zip(da_parts.into_iter().map(Part::Da));
+        let tasks: Vec<_> = db_tasks.chain(da_tasks).collect();
+        tasks.into_par_iter().with_max_len(1).for_each(|(columns, part)| {
+            scratch::with(rank * COLUMNS, |sums: &mut [f32]| match part {
+                Part::Da(rows) => {
+                    up.multiply(columns, sums);
+                    rows.into_iter()
+                        .zip(sums.chunks_exact(COLUMNS))
+                        .for_each(|(da, sums)| da.copy_from_slice(&sums[..da.len()]));
+                }
+                Part::Db(db) => {
+                    down.multiply(columns, sums);
+                    for (j, db) in db.chunks_exact_mut(rank).enumerate() {
+                        let column = sums[j..].iter().step_by(COLUMNS);
+                        db.iter_mut().zip(column).for_each(|(db, sum)| *db = branch.scale * sum);
+                    }
+                }
+            });
+        });
         Gradients { da, db, g }
     }
 }
@@ -273,14 +293,14 @@ struct Wide<'a, T, K: Kernel> {
 }
 
 impl<T: Factor + Operand<K::Number>, K: Kernel> Wide<'_, T, K> {
-    /// `columns` of it, in rows of [`COLUMNS`].
-    fn multiply(&self, columns: std::ops::Range<usize>) -> Vec<f32> {
+    /// `columns` of it to `sums`, in rows of [`COLUMNS`]; what stands after the last column is unspecified.
+    fn multiply(&self, columns: Range<usize>, sums: &mut [f32]) {
         let _ready = self.kernel.hold();
         let (t, cols, width) = (self.t, self.cols, columns.len());
-        let pack = |values: &[T], stride: usize| {
+        let mut pack = |values: &[T], stride: usize| {
             let right = Right::Plain(Source::strided(Values::Dense(values), t, width, stride));
             scratch::with(right.packed_len::<K>(), |room: &mut [K::Number]| {
-                self.sum(right.pack(self.kernel, room), width)
+                self.sum(right.pack(self.kernel, room), width, sums);
             })
         };
         let values = &self.right[columns.start.min(self.right.len())..];
@@ -291,14 +311,16 @@ impl<T: Factor + Operand<K::Number>, K: Kernel> Wide<'_, T, K> {
         })
     }
 
-    fn sum(&self, right: Panels<K::Number>, width: usize) -> Vec<f32> {
-        let mut sums = vec![0f32; self.rank * COLUMNS];
+    fn sum(&self, right: Panels<K::Number>, width: usize, sums: &mut [f32]) {
+        if self.t == 0 {
+            sums.fill(0.);
+        }
         for (i, left) in self.left.chunks_exact(self.rank * TOKENS).enumerate() {
             let tokens = TOKENS.min(self.t - i * TOKENS);
             let left = Rows { data: left, stride: TOKENS, k: tokens.next_multiple_of(K::DEPTH) };
-            let out = Out { values: &mut sums, stride: COLUMNS };
-            right.multiply(self.kernel, &left, self.rank, i * TOKENS, 0..width, out, Old::Add);
+            let out = Out { values: sums, stride: COLUMNS };
+            let old = if i == 0 { Old::Overwrite } else { Old::Add };
+            right.multiply(self.kernel, &left, self.rank, i * TOKENS, 0..width, out, old);
         }
-        sums
     }
 }
