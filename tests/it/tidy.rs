@@ -24,10 +24,11 @@ const MODULES: [&str; 18] = [
     "experiments",
 ];
 /// The only files with `unsafe` code.
-const UNSAFE: [&str; 7] = [
+const UNSAFE: [&str; 8] = [
     "src/ops/aligned.rs",
     "src/ops/cpu/product/amx.rs",
     "src/ops/cpu/product/avx512bf16.rs",
+    "src/ops/cpu/product/avx512bf16/pack.rs",
     "src/ops/cpu/product/result.rs",
     "src/ops/cpu/rounding.rs",
     "src/ops/cpu/unspecified.rs",

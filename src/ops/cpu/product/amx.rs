@@ -252,8 +252,9 @@ impl<U: Tiles> Kernel for Amx<U> {
     }
 
     fn pack_rows(self, w: &Source<bf16>, row: usize, panel: &mut [bf16]) -> bool {
-        // Whole groups of 32 columns, which that kernel wants, are whole steps.
-        Avx512Bf16::new().is_some_and(|kernel| kernel.pack_rows(w, row, panel))
+        let (whole, rest) = panel.split_at_mut(panel_len::<Avx512Bf16>(w.cols));
+        rest.fill(bf16::ZERO);
+        Avx512Bf16::new().is_some_and(|kernel| kernel.pack_rows(w, row, whole))
     }
 
     fn pack_columns(self, w: &Source<bf16>, column: usize, panel: &mut [bf16]) -> bool {

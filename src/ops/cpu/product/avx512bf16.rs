@@ -2,13 +2,14 @@
 //!
 //! A step of the inner loop takes one pair of rows of the panel (two registers) and, for each row of the left factor, the
 //! pair of elements that belongs to it, broadcast: 24 `vdpbf16ps` for 14 loads. 4-bit weights are decoded 32 at a time: the
-//! block's 16 values, scaled and rounded, are the table of one `vpermw`.
+//! block's 16 values, scaled and rounded, are the table of one `vpermw` (`pack`).
+
+mod pack;
 
 use super::kernel::{Kernel, Out, Rows, TileRow, WIDTH, panel_len};
 use super::result::Old;
 use super::source::{Source, Values};
 use crate::device::Isa;
-use crate::ops::cpu::decode::Blocks;
 use half::bf16;
 use std::arch::x86_64::*;
 use std::ops::Range;
@@ -58,23 +59,23 @@ impl Kernel for Avx512Bf16 {
 
     fn pack_rows(self, w: &Source<bf16>, row: usize, panel: &mut [bf16]) -> bool {
         assert!(row + WIDTH <= w.rows && panel.len() >= panel_len::<Self>(w.cols), "a panel outside its matrix");
-        if !w.cols.is_multiple_of(32) || !in_groups(w) {
+        if !(is_dense(w) || w.cols.is_multiple_of(32) && in_groups(w)) {
             return false;
         }
         // SAFETY: `self` proves that the processor has the instructions. The rows lie inside W, whose constructor has
-        // checked its length, and the panel is long enough, by the assertion; rows are whole groups of 32.
-        unsafe { pack_rows(w, row, panel) };
+        // checked its length, and the panel is long enough, by the assertion; rows in 4 bits are whole groups of 32.
+        unsafe { pack::rows(w, row, panel) };
         true
     }
 
     fn pack_columns(self, w: &Source<bf16>, column: usize, panel: &mut [bf16]) -> bool {
-        assert!(column + WIDTH <= w.cols && panel.len() >= panel_len::<Self>(w.rows), "a panel outside its matrix");
-        let whole = matches!(w.values, Values::Dense(_)) || column.is_multiple_of(32);
-        if !whole || !in_groups(w) {
+        assert!(column < w.cols && panel.len() >= panel_len::<Self>(w.rows), "a panel outside its matrix");
+        let whole = column.is_multiple_of(32) && column + WIDTH <= w.cols;
+        if !(is_dense(w) || whole && in_groups(w)) {
             return false;
         }
         // SAFETY: as for `pack_rows`; 4-bit columns start at a group of 32.
-        unsafe { pack_columns(w, column, panel) };
+        unsafe { pack::columns(w, column, panel) };
         true
     }
 
@@ -98,6 +99,10 @@ impl Kernel for Avx512Bf16 {
         }
         true
     }
+}
+
+fn is_dense(w: &Source<bf16>) -> bool {
+    matches!(w.values, Values::Dense(_))
 }
 
 /// Whether 32 weights from a multiple of 32 on always have one scale.
@@ -210,14 +215,14 @@ unsafe fn dots<const R: usize>(a: &Rows<bf16>, w: &Source<bf16>, row: usize) -> 
             Values::Dense(_) => (w.cols, _mm512_setzero_si512()),
             Values::Blocks(blocks) => {
                 let block = blocks.block_of(start + column);
-                (((block + 1) * blocks.blocksize() - start).min(w.cols), table(blocks, block))
+                (((block + 1) * blocks.blocksize() - start).min(w.cols), pack::table(blocks, block))
             }
         };
         let right = |column: usize| match w.values {
             // SAFETY: the 32 elements lie in row `row` of W.
             Values::Dense(values) => unsafe { load(values.as_ptr().add(start + column)) },
             // SAFETY: the same; a row starts at a multiple of 32.
-            Values::Blocks(blocks) => unsafe { look_up(blocks, table, start + column) },
+            Values::Blocks(blocks) => unsafe { pack::look_up(blocks, table, start + column) },
         };
         while column + 64 <= end {
             // Rows follow each other in memory, each read once: the next are fetched while this one is multiplied. A prefetch
@@ -242,141 +247,6 @@ unsafe fn dots<const R: usize>(a: &Rows<bf16>, w: &Source<bf16>, row: usize) -> 
     std::array::from_fn(|i| _mm512_reduce_add_ps(_mm512_add_ps(even[i], odd[i])))
 }
 
-/// `B = Wᵀ` for 32 rows of W.
-///
-/// # Safety
-/// The processor has the instructions; W has 32 rows from `row` on, each of whole groups of 32 columns, and the panel has
-/// `panel_len(w.cols)` elements.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-unsafe fn pack_rows(w: &Source<bf16>, row: usize, panel: &mut [bf16]) {
-    let to = panel.as_mut_ptr();
-    for column in (0..w.cols).step_by(32) {
-        for half in 0..2 {
-            let first = (row + 16 * half) * w.stride + column;
-            let rows = match w.values {
-                // SAFETY: the 32 elements lie in row `row + 16 * half + i` of W.
-                Values::Dense(values) => {
-                    std::array::from_fn(|i| unsafe { load(values.as_ptr().add(first + i * w.stride)) })
-                }
-                // SAFETY: the same; rows, and so groups of columns, start at multiples of 32.
-                Values::Blocks(blocks) => std::array::from_fn(|i| unsafe { decode(blocks, first + i * w.stride) }),
-            };
-            for (p, pairs) in transposed(rows).into_iter().enumerate() {
-                // SAFETY: pair `column / 2 + p` of the panel is inside it, since `column + 2p < w.cols`.
-                unsafe { _mm512_storeu_si512(to.add((column / 2 + p) * PAIR + half * 32).cast(), pairs) };
-            }
-        }
-    }
-}
-
-/// `B = W` for 32 columns of W.
-///
-/// # Safety
-/// The processor has the instructions; W has 32 columns from `column` on, which for 4 bits are a whole group, and the panel
-/// has `panel_len(w.rows)` elements.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-unsafe fn pack_columns(w: &Source<bf16>, column: usize, panel: &mut [bf16]) {
-    /// Where element i of a pair of rows comes from: 0 to 31 for the first row, 32 to 63 for the second.
-    const fn turns(from: i16) -> [i16; 32] {
-        let mut turns = [0; 32];
-        let mut i = 0;
-        while i < 32 {
-            turns[i as usize] = from + i / 2 + 32 * (i % 2);
-            i += 1;
-        }
-        turns
-    }
-    const TURNS: [[i16; 32]; 2] = [turns(0), turns(16)];
-    // SAFETY: each array has 32 elements of 16 bits.
-    let [first_turns, second_turns] = unsafe { TURNS.map(|turns| _mm512_loadu_si512(turns.as_ptr().cast())) };
-    let read = |row: usize| {
-        let first = row * w.stride + column;
-        match w.values {
-            // SAFETY: the 32 elements lie in row `row` of W.
-            Values::Dense(values) => unsafe { load(values.as_ptr().add(first)) },
-            // SAFETY: the same, and `first` is a multiple of 32.
-            Values::Blocks(blocks) => unsafe { decode(blocks, first) },
-        }
-    };
-    let mut to = panel.as_mut_ptr();
-    for row in (0..w.rows).step_by(2) {
-        let first = read(row);
-        let second = if row + 1 < w.rows { read(row + 1) } else { _mm512_setzero_si512() };
-        // SAFETY: the panel has PAIR elements for each pair of rows.
-        unsafe {
-            _mm512_storeu_si512(to.cast(), _mm512_permutex2var_epi16(first, first_turns, second));
-            _mm512_storeu_si512(to.add(32).cast(), _mm512_permutex2var_epi16(first, second_turns, second));
-            to = to.add(PAIR);
-        }
-    }
-}
-
-/// Weights `first` to `first + 31`.
-///
-/// # Safety
-/// The processor has the instructions; the weights exist, share a block, and `first` is even.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-unsafe fn decode(blocks: &Blocks, first: usize) -> __m512i {
-    // SAFETY: promised by the caller.
-    unsafe { look_up(blocks, table(blocks, blocks.block_of(first)), first) }
-}
-
-/// What the sixteen values of half a byte are worth in block `block`, twice.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-fn table(blocks: &Blocks, block: usize) -> __m512i {
-    let scale = _mm512_set1_ps(blocks.scale(block));
-    // SAFETY: 16 codes are 16 floats.
-    let code = unsafe { _mm512_loadu_ps(blocks.code().as_ptr()) };
-    let table: __m256i = as_words(_mm512_cvtneps_pbh(_mm512_mul_ps(code, scale)));
-    _mm512_inserti64x4::<1>(_mm512_castsi256_si512(table), table)
-}
-
-/// Weights `first` to `first + 31`, whose block has this table.
-///
-/// # Safety
-/// The processor has the instructions; the weights exist, and `first` is even.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-unsafe fn look_up(blocks: &Blocks, table: __m512i, first: usize) -> __m512i {
-    // SAFETY: weight `first + 31` exists, so byte `first / 2 + 15` does.
-    let bytes = unsafe { _mm_loadu_si128(blocks.packed().as_ptr().add(first / 2).cast()) };
-    let bytes = _mm512_cvtepu8_epi32(bytes);
-    // Of each byte, the high half comes first. Both halves of the table are alike, so an index's fifth bit may be anything.
-    let indices = _mm512_or_si512(_mm512_srli_epi32::<4>(bytes), _mm512_slli_epi32::<16>(bytes));
-    _mm512_permutexvar_epi16(indices, table)
-}
-
-/// 16 rows of 16 words of 32 bits become 16 columns.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-fn transposed(rows: [__m512i; 16]) -> [__m512i; 16] {
-    // In each quarter of a register: four rows of one column after the second step.
-    let mut fours = [_mm512_setzero_si512(); 16];
-    for i in (0..16).step_by(4) {
-        let (low, high) = (_mm512_unpacklo_epi32(rows[i], rows[i + 1]), _mm512_unpackhi_epi32(rows[i], rows[i + 1]));
-        let (low2, high2) =
-            (_mm512_unpacklo_epi32(rows[i + 2], rows[i + 3]), _mm512_unpackhi_epi32(rows[i + 2], rows[i + 3]));
-        fours[i] = _mm512_unpacklo_epi64(low, low2);
-        fours[i + 1] = _mm512_unpackhi_epi64(low, low2);
-        fours[i + 2] = _mm512_unpacklo_epi64(high, high2);
-        fours[i + 3] = _mm512_unpackhi_epi64(high, high2);
-    }
-    let mut columns = [_mm512_setzero_si512(); 16];
-    for j in 0..4 {
-        let even = _mm512_shuffle_i32x4::<0x88>(fours[j], fours[4 + j]);
-        let odd = _mm512_shuffle_i32x4::<0xdd>(fours[j], fours[4 + j]);
-        let even2 = _mm512_shuffle_i32x4::<0x88>(fours[8 + j], fours[12 + j]);
-        let odd2 = _mm512_shuffle_i32x4::<0xdd>(fours[8 + j], fours[12 + j]);
-        columns[j] = _mm512_shuffle_i32x4::<0x88>(even, even2);
-        columns[j + 4] = _mm512_shuffle_i32x4::<0x88>(odd, odd2);
-        columns[j + 8] = _mm512_shuffle_i32x4::<0xdd>(even, even2);
-        columns[j + 12] = _mm512_shuffle_i32x4::<0xdd>(odd, odd2);
-    }
-    columns
-}
-
 /// 32 numbers.
 ///
 /// # Safety
@@ -393,10 +263,4 @@ unsafe fn load(at: *const bf16) -> __m512i {
 fn as_bf16(words: __m512i) -> __m512bh {
     // SAFETY: both are 512 bits, any of which are valid.
     unsafe { std::mem::transmute(words) }
-}
-
-#[inline(always)]
-fn as_words(values: __m256bh) -> __m256i {
-    // SAFETY: both are 256 bits, any of which are valid.
-    unsafe { std::mem::transmute(values) }
 }

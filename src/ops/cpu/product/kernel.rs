@@ -90,7 +90,8 @@ pub(crate) trait Kernel: Copy + Send + Sync {
         false
     }
 
-    /// Fills `panel` with `B = W` for the 32 columns of `w` from `column` on, if this set has a fast way for `w`.
+    /// Fills `panel` with `B = W` for the at most 32 columns of `w` from `column` on, zeros for more, if this set has a fast way
+    /// for `w`.
     fn pack_columns(self, _w: &Source<Self::Number>, _column: usize, _panel: &mut [Self::Number]) -> bool {
         false
     }

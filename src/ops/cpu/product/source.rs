@@ -106,10 +106,10 @@ impl<'a, T: Element> Source<'a, T> {
     where
         T: Operand<K::Number>,
     {
-        let count = WIDTH.min(self.cols - column);
-        if count == WIDTH && T::pack_columns(kernel, self, column, panel) {
+        if T::pack_columns(kernel, self, column, panel) {
             return;
         }
+        let count = WIDTH.min(self.cols - column);
         panel[self.rows / K::GROUP * K::GROUP * WIDTH..panel_len::<K>(self.rows)].fill(K::Number::of(0.));
         vectorized(
             #[inline(always)]

@@ -242,6 +242,20 @@ fn panels_have_the_same_bits_in_every_kernel() {
             }
         });
     }
+    for (rows, cols) in [(33, 16), (32, 1), (41, 47), (65, 96), (1, 33)] {
+        Factors::<bf16>::new(Kind::Dense, rows, cols, 9).with(rows, cols, |w| {
+            for at in (0..cols).step_by(32) {
+                let (mut ours, mut want) = (vec![bf16::ONE; len(rows)], vec![bf16::ZERO; len(rows)]);
+                w.pack_columns(kernel, at, &mut ours);
+                w.pack_columns(Reference::default(), at, &mut want);
+                assert_eq!(ours, want, "columns from {at} of {rows} x {cols}");
+            }
+            let (mut ours, mut want) = (vec![bf16::ONE; len(cols)], vec![bf16::ZERO; len(cols)]);
+            w.pack_rows(kernel, 0, &mut ours);
+            w.pack_rows(Reference::default(), 0, &mut want);
+            assert_eq!(ours, want, "rows of {rows} x {cols}");
+        });
+    }
 }
 
 #[test]
