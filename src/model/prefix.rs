@@ -65,7 +65,7 @@ impl SharedPrefix {
     pub(super) fn copies(&self, device: &Device) -> Result<Copies> {
         let spread = Gather::select(&self.rows, self.first.len(), device)?;
         let first = Gather::select(&self.first, self.rows.len(), device)?;
-        let (sum, place) = (spread.transposed(device)?, first.transposed(device)?);
+        let (sum, place) = (spread.transposed()?, first.transposed()?);
         Ok(Copies { spread, sum, first, place })
     }
 }

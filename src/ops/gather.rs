@@ -14,8 +14,8 @@ pub struct Gather {
     /// For each row of y, where its sources begin in `sources`; and their number.
     offsets: Vec<u32>,
     sources: Vec<u32>,
-    /// The row of y that each source is added to, and `sources`, on the device.
-    on_device: Option<[Tensor; 2]>,
+    /// The row of y that each source is added to, and `sources`, for candle's operations on the device.
+    indices: [Tensor; 2],
 }
 
 impl Gather {
@@ -27,45 +27,32 @@ impl Gather {
     }
 
     /// Pᵀ: each row of x to those that were made of it.
-    pub fn transposed(&self, device: &Device) -> Result<Self> {
+    pub fn transposed(&self) -> Result<Self> {
         let mut offsets = vec![0; self.inputs + 1];
         self.sources.iter().for_each(|&source| offsets[source as usize + 1] += 1);
         for i in 0..self.inputs {
             offsets[i + 1] += offsets[i];
         }
         let (mut next, mut sources) = (offsets.clone(), vec![0; self.sources.len()]);
-        for (row, &source) in self.rows().zip(&self.sources) {
+        for (row, &source) in rows(&self.offsets).zip(&self.sources) {
             let at = &mut next[source as usize];
             sources[*at as usize] = row;
             *at += 1;
         }
-        Self::new(offsets, sources, self.outputs(), device)
+        Self::new(offsets, sources, self.outputs(), self.indices[0].device())
     }
 
     fn new(offsets: Vec<u32>, sources: Vec<u32>, inputs: usize, device: &Device) -> Result<Self> {
         if let Some(row) = sources.iter().find(|&&row| row as usize >= inputs) {
             return Err(Error::Shape { op: "gather", what: format!("row {row} of {inputs}") });
         }
-        let mut gather = Self { inputs, offsets, sources, on_device: None };
-        if !device.is_cpu() {
-            gather.on_device = Some(gather.indices(device)?);
-        }
-        Ok(gather)
+        let indices = [Tensor::from_iter(rows(&offsets), device)?, Tensor::new(&*sources, device)?];
+        Ok(Self { inputs, offsets, sources, indices })
     }
 
     /// Rows of y.
     fn outputs(&self) -> usize {
         self.offsets.len() - 1
-    }
-
-    /// The row of y that each source is added to.
-    fn rows(&self) -> impl Iterator<Item = u32> {
-        self.offsets.windows(2).zip(0..).flat_map(|(ends, row)| (ends[0]..ends[1]).map(move |_| row))
-    }
-
-    fn indices(&self, device: &Device) -> Result<[Tensor; 2]> {
-        let rows = Tensor::from_iter(self.rows(), device)?;
-        Ok([rows, Tensor::new(&*self.sources, device)?])
     }
 
     /// `x` `[in, n]` to `y` `[out, n]`, of the same type: f32, bf16 or f64.
@@ -85,14 +72,7 @@ impl Gather {
 
     fn portable(&self, x: &Tensor, width: usize) -> Result<Tensor> {
         let sum = if x.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
-        let made;
-        let [rows, sources] = match &self.on_device {
-            Some(indices) => indices,
-            None => {
-                made = self.indices(x.device())?;
-                &made
-            }
-        };
+        let [rows, sources] = &self.indices;
         let gathered = x.index_select(sources, 0)?.to_dtype(sum)?;
         let zeros = Tensor::zeros((self.outputs(), width), sum, x.device())?;
         Ok(zeros.index_add(rows, &gathered, 0)?.to_dtype(x.dtype())?)
@@ -101,6 +81,11 @@ impl Gather {
     fn misfit(&self, x: &Tensor) -> Error {
         Error::Shape { op: "gather", what: format!("x is {:?}, not {} rows", x.dims(), self.inputs) }
     }
+}
+
+/// The row of y that each source is added to.
+fn rows(offsets: &[u32]) -> impl Iterator<Item = u32> {
+    offsets.windows(2).zip(0..).flat_map(|(ends, row)| (ends[0]..ends[1]).map(move |_| row))
 }
 
 #[cfg(test)]
@@ -115,9 +100,9 @@ mod tests {
         let x = Tensor::new(&[[1f32], [2.], [3.], [4.], [5.], [6.]], &Device::Cpu)?;
         let y = spread.apply(&x)?;
         assert_eq!(y.flatten_all()?.to_vec1::<f32>()?, [1., 2., 3., 1., 2., 5., 4.]);
-        let back = spread.transposed(&Device::Cpu)?;
+        let back = spread.transposed()?;
         assert_eq!(back.apply(&y)?.flatten_all()?.to_vec1::<f32>()?, [2., 4., 3., 4., 5., 0.]);
-        let again = back.transposed(&Device::Cpu)?;
+        let again = back.transposed()?;
         assert_eq!(again.apply(&x)?.to_vec2::<f32>()?, y.to_vec2::<f32>()?);
         Ok(())
     }
@@ -125,7 +110,7 @@ mod tests {
     #[test]
     fn both_forms_agree_to_the_bit() -> Result<()> {
         let spread = Gather::select(&SOURCES, 6, &Device::Cpu)?;
-        for (gather, rows) in [(&spread, 6), (&spread.transposed(&Device::Cpu)?, 7)] {
+        for (gather, rows) in [(&spread, 6), (&spread.transposed()?, 7)] {
             for width in [1, 33, 576] {
                 for dtype in [DType::F32, DType::BF16] {
                     let x = Tensor::randn(0f32, 1., (rows, width), &Device::Cpu)?.to_dtype(dtype)?;

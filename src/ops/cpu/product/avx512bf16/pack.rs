@@ -2,7 +2,7 @@
 
 use super::super::kernel::WIDTH;
 use super::super::source::{Source, Values};
-use super::PAIR;
+use super::{PAIR, is_dense};
 use crate::ops::cpu::decode::Blocks;
 use half::bf16;
 use std::arch::x86_64::*;
@@ -16,11 +16,10 @@ use std::arch::x86_64::*;
 pub(super) unsafe fn rows(w: &Source<bf16>, row: usize, panel: &mut [bf16]) {
     // Two groups of columns that share a block share its table.
     let twos = match w.values {
-        Values::Dense(_) => 0,
         Values::Blocks(blocks) if blocks.blocksize().is_multiple_of(64) && w.stride.is_multiple_of(64) => {
             w.cols / 64 * 64
         }
-        Values::Blocks(_) => 0,
+        _ => 0,
     };
     // SAFETY: promised by the caller; for 4 bits the columns are whole groups, and where there are two, they share a block.
     unsafe {
@@ -116,7 +115,7 @@ pub(super) unsafe fn columns(w: &Source<bf16>, column: usize, panel: &mut [bf16]
     let mut to = panel.as_mut_ptr();
     // A cache line has a row's part of this panel and, in 4 bits, of the next three, so each of four asks for the next lines
     // of a quarter of the rows.
-    let panels = if matches!(w.values, Values::Dense(_)) { 1 } else { 4 };
+    let panels = if is_dense(w) { 1 } else { 4 };
     for row in (0..w.rows).step_by(2) {
         for row in [row, row + 1] {
             if row % panels == column / WIDTH % panels {
@@ -212,6 +211,7 @@ unsafe fn load_some(at: *const bf16, count: usize) -> __m512i {
     unsafe { _mm512_maskz_loadu_epi16(mask, at.cast()) }
 }
 
+/// The same bits as words.
 #[inline(always)]
 fn as_words(values: __m256bh) -> __m256i {
     // SAFETY: both are 256 bits, any of which are valid.
